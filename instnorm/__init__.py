@@ -1,0 +1,40 @@
+"""Instance normalization for the CPU, with a small autograd and both frameworks' layers.
+
+From the ground up: `_core` (compiled kernels), `arrays` (ndarray in, ndarray out),
+`tensor` and `autograd` (the graph), `functional`, `nn`, `optim`; `testing` checks
+gradients.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from instnorm import tensor as _tensor_module  # first: `autograd` needs it
+from instnorm import _core, autograd, functional, nn, optim, testing
+from instnorm.arrays import instance_norm, instance_norm_backward
+from instnorm.autograd import enable_grad, grad, is_grad_enabled, no_grad
+from instnorm.tensor import Tensor, tensor
+from instnorm.threads import default_num_threads, get_num_threads, set_num_threads
+
+try:
+    __version__ = version("instnorm")
+except PackageNotFoundError:  # a source tree that was built in place
+    __version__ = "0+unknown"
+
+__all__ = [
+    "Tensor",
+    "autograd",
+    "enable_grad",
+    "functional",
+    "get_num_threads",
+    "grad",
+    "instance_norm",
+    "instance_norm_backward",
+    "is_grad_enabled",
+    "nn",
+    "no_grad",
+    "optim",
+    "set_num_threads",
+    "tensor",
+    "testing",
+]
+
+_core.set_num_threads(default_num_threads())

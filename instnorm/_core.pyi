@@ -1,0 +1,45 @@
+"""Types of the compiled kernels; `_core.pyx` documents them."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+_Floats: TypeAlias = npt.NDArray[Any]
+_Doubles: TypeAlias = npt.NDArray[np.float64]
+
+HAS_OPENMP: bool
+COMPILER: str
+BLOCK_SIZE: int
+
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+def forward(
+    x: _Floats,
+    y: _Floats,
+    weight: _Floats | None,
+    bias: _Floats | None,
+    mean: _Doubles,
+    rstd: _Doubles,
+    eps: float,
+) -> None: ...
+def statistics(x: _Floats, mean: _Doubles, rstd: _Doubles, eps: float) -> None: ...
+def forward_given(
+    x: _Floats,
+    y: _Floats,
+    weight: _Floats | None,
+    bias: _Floats | None,
+    mean: _Doubles,
+    rstd: _Doubles,
+) -> None: ...
+def backward(
+    grad_output: _Floats,
+    x: _Floats,
+    grad_input: _Floats,
+    weight: _Floats | None,
+    mean: _Doubles,
+    rstd: _Doubles,
+    grad_weight: _Doubles,
+    grad_bias: _Doubles,
+    through_statistics: bool,
+) -> None: ...

@@ -1,0 +1,379 @@
+"""Array functions: instance normalization of ndarrays, forward and backward.
+
+Here the arguments are checked, brought to what the kernels of `_core` take, and
+the outputs allocated in the input's memory layout. Everything above calls these.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, TypeAlias, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from instnorm import _core
+
+__all__ = ["instance_norm", "instance_norm_backward"]
+
+Array: TypeAlias = npt.NDArray[Any]
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+@overload
+def instance_norm(
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    *,
+    mean: npt.ArrayLike | None = None,
+    var: npt.ArrayLike | None = None,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    return_stats: Literal[False] = False,
+) -> Array: ...
+
+
+@overload
+def instance_norm(
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    *,
+    mean: npt.ArrayLike | None = None,
+    var: npt.ArrayLike | None = None,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    return_stats: Literal[True],
+) -> tuple[Array, Array, Array]: ...
+
+
+def instance_norm(
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    bias: npt.ArrayLike | None = None,
+    *,
+    mean: npt.ArrayLike | None = None,
+    var: npt.ArrayLike | None = None,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    return_stats: bool = False,
+) -> Array | tuple[Array, Array, Array]:
+    r"""Normalize each channel of each sample by its own mean and variance.
+
+    .. math:: y = \frac{x - \mathrm{mean}}{\sqrt{\mathrm{var} + \epsilon}} \cdot weight + bias
+
+    The mean and the biased variance are taken over all axes after (N, C), for each
+    (n, c) by itself; they are float64, whatever the dtype of `x`.
+
+    Parameters
+    ----------
+    x : array_like of shape (N, C, spatial...)
+        At least three axes; float16, bfloat16 (ml_dtypes), float32 or float64. It
+        is never written, unless it is `out`.
+    weight, bias : array_like of shape (C,), optional
+        Scale and shift of each channel, of any float dtype; by default 1 and 0.
+    mean, var : array_like of shape (C,) or (N, C), optional
+        Statistics to use in place of the input's own. One may be given without
+        the other.
+    eps : float, default 1e-5
+        Added to the variance; finite and not negative.
+    out : ndarray, optional
+        Where to write the result: the shape and dtype of `x`. It may be `x` itself,
+        which is then normalized in place.
+    return_stats : bool, default False
+        Whether to return the statistics as well.
+
+    Returns
+    -------
+    y : ndarray
+        `out` where given; else new, of the shape, dtype and memory layout of `x`.
+    mean, rstd : ndarray of shape (N, C), float64
+        Only if `return_stats`: the mean and 1 / sqrt(var + eps) that were used.
+        `rstd` is 0 where var + eps is 0.
+
+    Raises
+    ------
+    TypeError
+        If an array is not of a float dtype.
+    ValueError
+        If a shape does not fit, a statistic is needed and there is just one
+        spatial element, `eps` is negative or not finite, or `var` is negative.
+
+    See Also
+    --------
+    instance_norm_backward : the gradients.
+
+    References
+    ----------
+    D. Ulyanov, A. Vedaldi, V. Lempitsky, "Instance Normalization: The Missing
+    Ingredient for Fast Stylization", 2016, https://arxiv.org/abs/1607.08022
+
+    Examples
+    --------
+    >>> import numpy as np, instnorm
+    >>> x = np.array([[[1.0, 2.0, 3.0], [10.0, 10.0, 40.0]]])
+    >>> instnorm.instance_norm(x, eps=0).round(4)
+    array([[[-1.2247,  0.    ,  1.2247],
+            [-0.7071, -0.7071,  1.4142]]])
+    """
+    x = _float_array(x, "x")
+    _check_rank(x)
+    weight = _parameter(weight, "weight", x.shape[1])
+    bias = _parameter(bias, "bias", x.shape[1])
+    eps = checked_eps(eps)
+    given_mean = _statistic(mean, "mean", x.shape)
+    given_rstd = None if var is None else _rstd(_statistic(var, "var", x.shape), eps)
+    if given_mean is None or given_rstd is None:
+        check_spatial_size(x.shape)
+    _check_out(out, "out", x)
+
+    work = _for_kernel(x)
+    y = _result_for_kernel(work, x, out)
+    work, weight, bias = _apart(work, y), _apart(weight, y), _apart(bias, y)
+    used_mean, used_rstd = np.empty(x.shape[:2]), np.empty(x.shape[:2])
+    if x.size == 0:
+        used_mean.fill(np.nan)
+        used_rstd.fill(np.nan)
+    elif given_mean is None and given_rstd is None:
+        _core.forward(work, y, weight, bias, used_mean, used_rstd, eps)
+    else:
+        if given_mean is None or given_rstd is None:
+            _core.statistics(work, used_mean, used_rstd, eps)
+        if given_mean is not None:
+            used_mean[...] = given_mean
+        if given_rstd is not None:
+            used_rstd[...] = given_rstd
+        _core.forward_given(work, y, weight, bias, used_mean, used_rstd)
+    result = _delivered(y, x, out)
+    return (result, used_mean, used_rstd) if return_stats else result
+
+
+def instance_norm_backward(
+    grad_output: npt.ArrayLike,
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    *,
+    mean: npt.ArrayLike,
+    rstd: npt.ArrayLike,
+    use_input_stats: bool = True,
+    out: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    r"""Gradients of `instance_norm` for its input, weight and bias.
+
+    With :math:`\hat x = (x - mean) \cdot rstd`, and means over the spatial axes,
+
+    .. math::
+        \mathrm{grad\_input} &= weight \cdot rstd \cdot
+            (g - \overline{g} - \hat x \, \overline{g \hat x}) \\
+        \mathrm{grad\_weight} &= \sum_{n, spatial} g \hat x \\
+        \mathrm{grad\_bias} &= \sum_{n, spatial} g
+
+    Parameters
+    ----------
+    grad_output : array_like of shape (N, C, spatial...)
+        Gradient of the loss by the output, g above.
+    x : array_like of shape (N, C, spatial...)
+        The input of the forward pass; float16, bfloat16, float32 or float64.
+    weight : array_like of shape (C,), optional
+        The weight of the forward pass.
+    mean, rstd : array_like of shape (N, C) or (C,)
+        The statistics that ``instance_norm(..., return_stats=True)`` returned.
+    use_input_stats : bool, default True
+        Whether `mean` and `rstd` are functions of `x`, which the gradient then goes
+        through. False where they were given: then grad_input is g * weight * rstd.
+    out : ndarray, optional
+        Where to write grad_input: the shape and dtype of `x`. It may be
+        `grad_output` or `x` itself.
+
+    Returns
+    -------
+    grad_input : ndarray
+        `out` where given; else of the shape, dtype and memory layout of `x`.
+    grad_weight, grad_bias : ndarray of shape (C,)
+        Of the weight's dtype, or that of `x` where no weight is given.
+
+    Raises
+    ------
+    TypeError
+        If an array is not of a float dtype.
+    ValueError
+        If a shape does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, instnorm
+    >>> x = np.array([[[1.0, 2.0, 4.0]]])
+    >>> y, mean, rstd = instnorm.instance_norm(x, return_stats=True)
+    >>> g = np.array([[[1.0, 0.0, 0.0]]])
+    >>> grad_input, grad_weight, grad_bias = instnorm.instance_norm_backward(
+    ...     g, x, mean=mean, rstd=rstd)
+    >>> grad_input.round(4), grad_weight.round(4), grad_bias
+    (array([[[ 0.1146, -0.1718,  0.0573]]]), array([-1.069]), array([1.]))
+    """
+    x = _float_array(x, "x")
+    _check_rank(x)
+    grad_output = _float_array(grad_output, "grad_output")
+    if grad_output.shape != x.shape:
+        raise ValueError(f"grad_output has shape {grad_output.shape}, expected that of x, {x.shape}")
+    parameter_dtype = x.dtype if weight is None else np.asarray(weight).dtype
+    weight = _parameter(weight, "weight", x.shape[1])
+    mean = _for_every_row(_statistic(mean, "mean", x.shape), x.shape)
+    rstd = _for_every_row(_statistic(rstd, "rstd", x.shape), x.shape)
+    _check_out(out, "out", x)
+
+    work = _for_kernel(x)
+    grad_work = _for_kernel(grad_output, work.dtype)
+    grad_input = _result_for_kernel(work, x, out)
+    work, weight = _apart(work, grad_input), _apart(weight, grad_input)
+    grad_work = _apart(grad_work, grad_input)
+    grad_weight, grad_bias = np.empty(x.shape[1]), np.empty(x.shape[1])
+    _core.backward(
+        grad_work, work, grad_input, weight, mean, rstd, grad_weight, grad_bias, use_input_stats
+    )
+    return (
+        _delivered(grad_input, x, out),
+        grad_weight.astype(parameter_dtype, copy=False),
+        grad_bias.astype(parameter_dtype, copy=False),
+    )
+
+
+# --- checks of single arguments ---------------------------------------------
+
+
+def checked_eps(eps: float) -> float:
+    """Return `eps` as a float, once it is known to be finite and not negative."""
+    if isinstance(eps, str | bytes) or not hasattr(eps, "__float__"):
+        raise TypeError(f"eps must be a number, got {type(eps).__name__}")
+    value = float(eps)
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"eps must be finite and at least 0, got {eps}")
+    return value
+
+
+def check_spatial_size(shape: tuple[int, ...]) -> None:
+    """Refuse rows of one element, which have no variance to divide by."""
+    if math.prod(shape[2:]) == 1:
+        raise ValueError(
+            "expected more than 1 spatial element to take statistics of, "
+            f"got an input of shape {shape}"
+        )
+
+
+def is_float_dtype(dtype: np.dtype[Any]) -> bool:
+    """Tell whether `dtype` is one of the float types that can be normalized."""
+    return dtype.name in _FLOATS
+
+
+def _float_array(value: npt.ArrayLike, name: str) -> Array:
+    array = np.asarray(value)
+    if not is_float_dtype(array.dtype):
+        raise TypeError(f"{name} has dtype {array.dtype}, expected one of {', '.join(_FLOATS)}")
+    return array
+
+
+def _check_rank(x: Array) -> None:
+    if x.ndim < 3:
+        raise ValueError(f"x has shape {x.shape}, expected at least 3 axes: (N, C, spatial...)")
+
+
+def _parameter(value: npt.ArrayLike | None, name: str, channels: int) -> Array | None:
+    """Return a per-channel parameter as float32 or float64, contiguous."""
+    if value is None:
+        return None
+    array = _float_array(value, name)
+    if array.shape != (channels,):
+        raise ValueError(
+            f"{name} has shape {array.shape}, expected ({channels},): one for each channel of x"
+        )
+    return _for_kernel(array)
+
+
+@overload
+def _statistic(value: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Array: ...
+@overload
+def _statistic(
+    value: npt.ArrayLike | None, name: str, shape: tuple[int, ...]
+) -> Array | None: ...
+def _statistic(value: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -> Array | None:
+    if value is None:
+        return None
+    array = _float_array(value, name)
+    if array.shape != shape[:2] and array.shape != shape[1:2]:
+        raise ValueError(
+            f"{name} has shape {array.shape}, expected {shape[1:2]} or {shape[:2]}: "
+            "one for each channel of x, or for each channel of each sample"
+        )
+    return array.astype(np.float64)
+
+
+def _rstd(var: Array, eps: float) -> Array:
+    total = var + eps
+    if (total < 0).any():
+        raise ValueError(f"var must be at least 0, got {var.min()}")
+    with np.errstate(divide="ignore"):
+        return np.where(total == 0, 0.0, 1 / np.sqrt(total))
+
+
+def _for_every_row(statistic: Array, shape: tuple[int, ...]) -> Array:
+    return np.ascontiguousarray(np.broadcast_to(statistic, shape[:2]))
+
+
+def _check_out(out: Array | None, name: str, x: Array) -> None:
+    if out is None:
+        return
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name} must be an ndarray, got {type(out).__name__}")
+    if out.shape != x.shape:
+        raise ValueError(f"{name} has shape {out.shape}, expected that of x, {x.shape}")
+    if out.dtype != x.dtype:
+        raise TypeError(f"{name} has dtype {out.dtype}, expected that of x, {x.dtype}")
+    if not out.flags.writeable:
+        raise ValueError(f"{name} is read-only")
+
+
+# --- between the caller's arrays and the kernels' -----------------------------
+
+
+def _kernel_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Statistics are never computed in half precision."""
+    return np.dtype(np.float64 if dtype.name == "float64" else np.float32)
+
+
+def _for_kernel(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
+    """Return `array` itself where a kernel can walk it, else a copy that it can."""
+    dtype = dtype or _kernel_dtype(array.dtype)
+    flags = array.flags
+    if array.dtype == dtype and array.dtype.isnative and flags.c_contiguous and flags.aligned:
+        return array
+    return np.array(array, dtype=dtype, order="C")
+
+
+def _result_for_kernel(work: Array, x: Array, out: Array | None) -> Array:
+    """Return `out` where a kernel can write there, else a new array to write to."""
+    if out is not None and work is x and _for_kernel(out) is out:
+        return out
+    return np.empty(work.shape, work.dtype)
+
+
+_A = TypeVar("_A", Array, Array | None)
+
+
+def _apart(array: _A, written: Array) -> _A:
+    """Return `array`, or a copy if writing `written` element by element would spoil it."""
+    if array is None or array is written or not np.may_share_memory(array, written):
+        return array
+    same = array.ctypes.data == written.ctypes.data and array.nbytes == written.nbytes
+    return array if same else array.copy()
+
+
+def _delivered(y: Array, x: Array, out: Array | None) -> Array:
+    """Bring a kernel's result to where, or to the layout in which, the caller wants it."""
+    if y is out or (out is None and y.dtype == x.dtype and x.flags.c_contiguous):
+        return y
+    # A value beyond half precision's range becomes infinite there; no warning is due.
+    with np.errstate(over="ignore"):
+        result = np.empty_like(x, order="K", subok=False) if out is None else out
+        result[...] = y
+    return result

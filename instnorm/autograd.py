@@ -1,0 +1,532 @@
+"""Reverse-mode automatic differentiation: Function, the graph, backward, no_grad.
+
+The graph is made of Functions. Applying one to Tensors that require gradients
+leaves an instance of it, a *node*, as the result's `grad_fn`. A node knows what
+its backward needs (`save_for_backward`) and where each gradient goes (`_edges`):
+to the node that made the argument, or to the argument itself where it is a leaf.
+The arguments' data are not kept unless saved.
+
+Backward functions are written in Tensor operations, so with `create_graph=True`
+the gradients carry a graph of their own, and can be differentiated again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+# `tensor` imports this module first; the name is looked up when a Function runs.
+import instnorm.tensor as _tensor
+
+if TYPE_CHECKING:
+    from instnorm.tensor import Tensor
+
+__all__ = ["Function", "enable_grad", "grad", "is_grad_enabled", "no_grad"]
+
+
+# --- grad mode ---------------------------------------------------------------
+
+
+class _GradMode(threading.local):
+    enabled = True
+
+
+_mode = _GradMode()
+
+
+def is_grad_enabled() -> bool:
+    """Return whether operations are recorded in the graph, in this thread."""
+    return _mode.enabled
+
+
+class _SetGradEnabled(contextlib.ContextDecorator):
+    """Set the grad mode of this thread for a block or a function, then restore it."""
+
+    enabled: bool
+
+    def __init__(self) -> None:
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._before.append(_mode.enabled)
+        _mode.enabled = self.enabled
+
+    def __exit__(self, *exc: object) -> None:
+        _mode.enabled = self._before.pop()
+
+
+class no_grad(_SetGradEnabled):  # noqa: N801 - PyTorch's name
+    """Leave operations out of the graph, in a ``with`` block or a decorated function.
+
+    Examples
+    --------
+    >>> import instnorm
+    >>> w = instnorm.tensor([1.0], requires_grad=True)
+    >>> with instnorm.no_grad():
+    ...     y = w * 2
+    >>> y.requires_grad
+    False
+    """
+
+    enabled = False
+
+
+class enable_grad(_SetGradEnabled):  # noqa: N801 - PyTorch's name
+    """Record operations in the graph again, inside a `no_grad` block."""
+
+    enabled = True
+
+
+# --- Function ----------------------------------------------------------------
+
+# Where a gradient goes: (node, which of its outputs) or (leaf, 0); None: nowhere.
+_Edge: TypeAlias = "tuple[Function | Tensor, int] | None"
+
+
+class Function:
+    """One differentiable operation: subclass it, and call `apply`.
+
+    A subclass defines two static methods. ``forward(ctx, *args)`` gets the arguments
+    of `apply`, Tensors among them, and returns a Tensor or an ndarray, or a tuple of
+    these. ``backward(ctx, *grad_outputs)`` gets a Tensor for each output and returns
+    a Tensor or None for each argument of `apply`. Written in Tensor operations,
+    backward is itself differentiable.
+
+    `ctx` is the node: an instance of the subclass, on which forward leaves what
+    backward needs.
+
+    Attributes
+    ----------
+    needs_input_grad : tuple of bool
+        For each argument of `apply`, whether a gradient is wanted.
+    saved_tensors : tuple
+        What forward gave to `save_for_backward`.
+
+    Examples
+    --------
+    >>> import instnorm
+    >>> class Cube(instnorm.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.save_for_backward(x)
+    ...         return x**3
+    ...     @staticmethod
+    ...     def backward(ctx, grad_output):
+    ...         (x,) = ctx.saved_tensors
+    ...         return grad_output * 3 * x**2
+    >>> x = instnorm.tensor([2.0], requires_grad=True)
+    >>> Cube.apply(x).backward()
+    >>> x.grad
+    tensor([12.])
+    """
+
+    needs_input_grad: tuple[bool, ...]
+    _edges: tuple[_Edge, ...]
+    _specs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]  # shape, dtype of each output
+    _saved: tuple[_Saved, ...] | None = ()
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Any:
+        """Compute the operation's result from the arguments of `apply`."""
+        raise NotImplementedError("a Function must define forward(ctx, *args)")
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        """Compute the gradient for each argument of `apply`."""
+        raise NotImplementedError("a Function must define backward(ctx, *grad_outputs)")
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Run the operation, and record it if an argument requires gradients.
+
+        Returns
+        -------
+        Tensor or tuple of Tensor
+            What forward returned, as Tensors.
+        """
+        node = cls()
+        node.needs_input_grad = needs = tuple(
+            [isinstance(a, _tensor.Tensor) and a.requires_grad for a in args]
+        )
+        recording = _mode.enabled
+        _mode.enabled = False
+        try:
+            result = cls.forward(node, *args)
+        finally:
+            _mode.enabled = recording
+        many = isinstance(result, tuple)
+        outputs = tuple([_as_output(r, args) for r in (result if many else (result,))])
+        if recording and True in needs:
+            node._record(args, outputs)
+        return outputs if many else outputs[0]
+
+    def save_for_backward(self, *values: Tensor | np.ndarray[Any, Any] | None) -> None:
+        """Keep Tensors, or arrays that are constants, for backward.
+
+        An argument or a result of this Function stays connected to the graph. Changing
+        a saved Tensor in place makes backward raise an error.
+        """
+        self._saved = tuple([_Saved(value) for value in values])
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        """What was saved, each as it was given."""
+        if self._saved is None:
+            raise RuntimeError(
+                "backward ran through this part of the graph before, and its saved tensors were "
+                "freed. Pass retain_graph=True to the first backward() or grad() to run it twice."
+            )
+        return tuple([saved.unpack(self) for saved in self._saved])
+
+    def _record(self, args: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
+        self._edges = tuple(
+            [_edge_to(a) if need else None for a, need in zip(args, self.needs_input_grad, strict=True)]
+        )
+        self._specs = tuple([(out.shape, out.dtype) for out in outputs])
+        for index, out in enumerate(outputs):
+            if out.dtype.kind not in "biu":
+                out._set_history(self, index)
+        for saved in self._saved or ():
+            saved.forget_output(outputs)
+
+
+class _Saved:
+    """A saved value, with what it takes to notice that it was changed since."""
+
+    __slots__ = ("_output_index", "_value", "_version")
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+        self._version = value._version if isinstance(value, _tensor.Tensor) else None
+        self._output_index: int | None = None
+
+    def forget_output(self, outputs: tuple[Tensor, ...]) -> None:
+        """Keep no reference to the node's own output: it would be a cycle."""
+        for index, out in enumerate(outputs):
+            if self._value is out:
+                self._output_index = index
+                self._value = out.detach()
+
+    def unpack(self, node: Function) -> Any:
+        value = self._value
+        if self._version is None:
+            return value
+        if value._version != self._version:
+            raise RuntimeError(
+                f"a Tensor of shape {value.shape} that {type(node).__name__} needs for its "
+                "gradient was modified by an in-place operation after it was saved; "
+                "compute a new Tensor instead, for example x = x + 1 instead of x += 1"
+            )
+        if self._output_index is None:
+            return value
+        output = value.detach()
+        output._set_history(node, self._output_index)
+        return output
+
+
+def _as_output(result: Any, args: tuple[Any, ...]) -> Tensor:
+    if not isinstance(result, _tensor.Tensor):
+        return _tensor.Tensor._of(np.asarray(result))
+    # A Tensor that has a history, or is an argument, must not get another history.
+    if result.requires_grad or any(result is a for a in args):
+        return result.detach()
+    return result
+
+
+def _edge_to(tensor: Tensor) -> _Edge:
+    if tensor.grad_fn is None:
+        return tensor, 0
+    return tensor.grad_fn, tensor._output_index
+
+
+# --- the backward pass ---------------------------------------------------------
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | None | Sequence[Tensor | None] = None,
+    create_graph: bool = False,
+    *,
+    retain_graph: bool | None = None,
+    allow_unused: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of `outputs` for `inputs`, returned and not accumulated.
+
+    Parameters
+    ----------
+    outputs : Tensor or sequence of Tensor
+        What is differentiated.
+    inputs : Tensor or sequence of Tensor
+        By which; leaves or intermediate results.
+    grad_outputs : Tensor, None, or sequence of these, optional
+        A gradient for each output; may be left out for scalars, which get 1.
+    create_graph : bool, default False
+        Whether the result can itself be differentiated.
+    retain_graph : bool, optional
+        Whether to keep the graph for another pass; by default as `create_graph`.
+    allow_unused : bool, default False
+        Whether an input that the outputs do not depend on gets None, or is an error.
+
+    Returns
+    -------
+    tuple of Tensor
+        One for each input.
+
+    Raises
+    ------
+    RuntimeError
+        If a gradient is missing for a non-scalar output or has the wrong shape, an
+        input does not require gradients or is unused, or the graph was freed.
+
+    Examples
+    --------
+    >>> import instnorm
+    >>> x = instnorm.tensor([3.0], requires_grad=True)
+    >>> (first,) = instnorm.grad(x**3, x, create_graph=True)
+    >>> (second,) = instnorm.grad(first, x)
+    >>> first.item(), second.item()
+    (27.0, 18.0)
+    """
+    outputs = _sequence(outputs, "outputs")
+    inputs = _sequence(inputs, "inputs")
+    if grad_outputs is None or isinstance(grad_outputs, _tensor.Tensor):
+        grad_outputs = [grad_outputs] * len(outputs) if grad_outputs is None else [grad_outputs]
+    if len(grad_outputs) != len(outputs):
+        raise RuntimeError(
+            f"grad_outputs has {len(grad_outputs)} entries, expected one for each of the "
+            f"{len(outputs)} outputs"
+        )
+    for i, tensor in enumerate(inputs):
+        if not tensor.requires_grad:
+            raise RuntimeError(f"inputs[{i}] does not require gradients")
+    found = _run_backward(outputs, grad_outputs, inputs, create_graph, retain_graph)
+    if not allow_unused:
+        for i, gradient in enumerate(found):
+            if gradient is None:
+                raise RuntimeError(
+                    f"inputs[{i}] appears not to have been used in the graph; "
+                    "pass allow_unused=True to get None for it"
+                )
+    return found
+
+
+def backward(
+    tensor: Tensor, gradient: Any, create_graph: bool, retain_graph: bool | None
+) -> None:
+    """Accumulate the gradients of `tensor` into the `grad` of the graph's leaves."""
+    _run_backward([tensor], [gradient], None, create_graph, retain_graph)
+
+
+def _sequence(value: Any, name: str) -> Sequence[Tensor]:
+    values = [value] if isinstance(value, _tensor.Tensor) else list(value)
+    for i, entry in enumerate(values):
+        if not isinstance(entry, _tensor.Tensor):
+            raise TypeError(f"{name}[{i}] must be a Tensor, got {type(entry).__name__}")
+    return values
+
+
+def _run_backward(
+    outputs: Sequence[Tensor],
+    grad_outputs: Sequence[Any],
+    inputs: Sequence[Tensor] | None,
+    create_graph: bool,
+    retain_graph: bool | None,
+) -> tuple[Tensor | None, ...]:
+    """Send gradients from the outputs to the leaves, or to `inputs` where given."""
+    seeds = [_seed(out, g) for out, g in zip(outputs, grad_outputs, strict=True)]
+    order = _consumers_last([out.grad_fn for out in outputs if out.grad_fn is not None])
+    sink = _Leaves(create_graph) if inputs is None else _Inputs(inputs, order)
+    pending: dict[Function, list[Tensor | None]] = {}
+
+    before = _mode.enabled
+    _mode.enabled = create_graph
+    try:
+        for out, seed in zip(outputs, seeds, strict=True):
+            _send(_edge_to(out), seed, pending, sink)
+        while order:
+            node = order.pop()
+            grads = pending.pop(node, None)
+            if grads is None:
+                continue
+            sink.take_from_node(node, grads)
+            if sink.wants(node):
+                for edge, g in zip(node._edges, _gradients_of(node, grads), strict=True):
+                    if edge is not None and g is not None:
+                        _send(edge, g, pending, sink)
+                if not (create_graph if retain_graph is None else retain_graph):
+                    node._saved = None if node._saved else ()
+    finally:
+        _mode.enabled = before
+    return sink.result()
+
+
+def _seed(output: Tensor, gradient: Any) -> Tensor:
+    """Return the gradient that the backward pass starts with at `output`."""
+    if not output.requires_grad:
+        raise RuntimeError(
+            "this Tensor does not require gradients and has no grad_fn: nothing that it was "
+            "computed from was created with requires_grad=True, or it was computed under no_grad"
+        )
+    if gradient is None:
+        if output.data.size != 1:
+            raise RuntimeError(
+                f"gradient can be left out only for a scalar, and the Tensor has shape "
+                f"{output.shape}; pass one of that shape, or reduce the Tensor by .sum() or .mean()"
+            )
+        return _tensor.Tensor._of(np.ones(output.shape, output.dtype))
+    gradient = gradient if isinstance(gradient, _tensor.Tensor) else _tensor.Tensor(gradient)
+    if gradient.shape != output.shape:
+        raise RuntimeError(
+            f"gradient has shape {gradient.shape}, expected that of the Tensor, {output.shape}"
+        )
+    return gradient
+
+
+def _consumers_last(roots: list[Function]) -> list[Function]:
+    """All nodes that the roots lead to, each one before every node that uses its output.
+
+    A depth-first search with a stack of its own: Python's would overflow on deep graphs.
+    """
+    order: list[Function] = []
+    seen: set[Function] = set()
+    stack: list[tuple[Function, bool]] = [(root, False) for root in roots]
+    while stack:
+        node, expanded = stack.pop()
+        if expanded:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            for edge in node._edges:
+                if edge is not None and isinstance(edge[0], Function) and edge[0] not in seen:
+                    stack.append((edge[0], False))
+    return order
+
+
+def _gradients_of(node: Function, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """Run the node's backward and check that the result has one entry for each argument."""
+    complete = [
+        _tensor.Tensor._of(np.zeros(*spec)) if g is None else g
+        for g, spec in zip(grads, node._specs, strict=True)
+    ]
+    result = node.backward(node, *complete)
+    result = result if isinstance(result, tuple) else (result,)
+    if len(result) != len(node._edges):
+        raise RuntimeError(
+            f"{type(node).__name__}.backward returned {len(result)} gradients, expected "
+            f"{len(node._edges)}: one for each argument of apply"
+        )
+    for index, (edge, g) in enumerate(zip(node._edges, result, strict=True)):
+        if edge is not None and g is not None:
+            _check_gradient(node, index, edge, g)
+    return result
+
+
+def _check_gradient(
+    node: Function, index: int, edge: tuple[Function | Tensor, int], gradient: Any
+) -> None:
+    name = type(node).__name__
+    if not isinstance(gradient, _tensor.Tensor):
+        raise TypeError(
+            f"{name}.backward returned {type(gradient).__name__} for argument {index}, "
+            "expected a Tensor or None"
+        )
+    target, output = edge
+    shape = target._specs[output][0] if isinstance(target, Function) else target.shape
+    if gradient.shape != shape:
+        raise RuntimeError(
+            f"{name}.backward returned a gradient of shape {gradient.shape} for argument {index}, "
+            f"expected the argument's shape {shape}"
+        )
+
+
+def _send(
+    edge: _Edge,
+    gradient: Tensor,
+    pending: dict[Function, list[Tensor | None]],
+    sink: _Leaves | _Inputs,
+) -> None:
+    assert edge is not None
+    target, index = edge
+    dtype = target._specs[index][1] if isinstance(target, Function) else target.dtype
+    if gradient.dtype != dtype:
+        gradient = gradient.to(dtype)
+    if not isinstance(target, Function):
+        sink.take_from_leaf(target, gradient)
+        return
+    slots = pending.setdefault(target, [None] * len(target._specs))
+    so_far = slots[index]
+    slots[index] = gradient if so_far is None else so_far + gradient
+
+
+class _Leaves:
+    """Gradients go to the leaves' `grad`, all of them together at the end."""
+
+    def __init__(self, create_graph: bool) -> None:
+        self._create_graph = create_graph
+        self._found: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def wants(self, node: Function) -> bool:
+        return True
+
+    def take_from_node(self, node: Function, grads: list[Tensor | None]) -> None:
+        pass
+
+    def take_from_leaf(self, leaf: Tensor, gradient: Tensor) -> None:
+        _, so_far = self._found.get(id(leaf), (leaf, None))
+        self._found[id(leaf)] = leaf, gradient if so_far is None else so_far + gradient
+
+    def result(self) -> tuple[Tensor | None, ...]:
+        for leaf, gradient in self._found.values():
+            if self._create_graph:
+                leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+            elif leaf.grad is None:
+                # A copy: two leaves may have been sent the same array.
+                leaf.grad = _tensor.Tensor._of(gradient.data.copy())
+            else:
+                leaf.grad = _tensor.Tensor._of(np.asarray(leaf.grad.data + gradient.data))
+        return ()
+
+
+class _Inputs:
+    """Gradients go to a tuple; only nodes that lead to one of the inputs are run."""
+
+    def __init__(self, inputs: Sequence[Tensor], order: list[Function]) -> None:
+        self._wanted = [_edge_to(tensor) for tensor in inputs]
+        self._found: dict[tuple[int, int], Tensor] = {}
+        wanted = {(id(edge[0]), edge[1]) for edge in self._wanted if edge is not None}
+        self._keys = wanted
+        self._leading: set[Function] = set()
+        for node in order:
+            for edge in node._edges:
+                if edge is not None and (
+                    (id(edge[0]), edge[1]) in wanted or edge[0] in self._leading
+                ):
+                    self._leading.add(node)
+
+    def wants(self, node: Function) -> bool:
+        return node in self._leading
+
+    def take_from_node(self, node: Function, grads: list[Tensor | None]) -> None:
+        for index, gradient in enumerate(grads):
+            if gradient is not None and (id(node), index) in self._keys:
+                self._found[id(node), index] = gradient
+
+    def take_from_leaf(self, leaf: Tensor, gradient: Tensor) -> None:
+        key = (id(leaf), 0)
+        if key in self._keys:
+            so_far = self._found.get(key)
+            self._found[key] = gradient if so_far is None else so_far + gradient
+
+    def result(self) -> tuple[Tensor | None, ...]:
+        return tuple(
+            [
+                None if edge is None else self._found.get((id(edge[0]), edge[1]))
+                for edge in self._wanted
+            ]
+        )

@@ -1,0 +1,653 @@
+"""Tensor: an ndarray that can remember how it was computed, to be differentiated.
+
+The class holds the array, the gradient and the link into the graph. Its arithmetic
+is in `primitives`, the graph in `autograd`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from instnorm import autograd
+from instnorm import primitives as ops
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from instnorm.autograd import Function
+
+__all__ = ["Tensor", "tensor"]
+
+Operand: TypeAlias = "Tensor | npt.NDArray[Any] | float"
+
+
+class MaxResult(NamedTuple):
+    """What ``x.max(dim)`` returns."""
+
+    values: Tensor
+    indices: Tensor
+
+
+class Tensor:
+    """An n-dimensional array with gradients.
+
+    Operations follow NumPy's broadcasting and dtype promotion; names and behaviour
+    are PyTorch's.
+
+    Parameters
+    ----------
+    data : array_like
+        An ndarray is shared, not copied. Python floats become float32.
+    requires_grad : bool, default False
+        Whether `backward` should compute a gradient for this Tensor.
+
+    Attributes
+    ----------
+    data : ndarray
+        The values. Writing to them is not seen by the graph.
+    grad : Tensor or None
+        The gradient that `backward` has accumulated so far.
+    grad_fn : Function or None
+        The node that computed this Tensor; None for a leaf.
+
+    Raises
+    ------
+    TypeError
+        If the data are not bool, integer or real floating point.
+    RuntimeError
+        If gradients are required of a dtype that is not floating point.
+
+    Examples
+    --------
+    >>> import instnorm
+    >>> x = instnorm.Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    tensor([2., 4., 6.])
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_counter",
+        "_grad",
+        "_output_index",
+        "_requires_grad",
+        "data",
+        "grad_fn",
+    )
+
+    # An ndarray on the left of an operator leaves the operation to the Tensor.
+    __array_ufunc__ = None
+
+    data: npt.NDArray[Any]
+    grad_fn: Function | None
+
+    def __init__(self, data: npt.ArrayLike | Tensor, requires_grad: bool = False) -> None:
+        self._set(_as_array(data))
+        self._counter = data._counter if isinstance(data, Tensor) else [0]
+        self.requires_grad = requires_grad
+
+    def _set(self, array: npt.NDArray[Any]) -> None:
+        self.data = array
+        self.grad_fn = None
+        self._output_index = 0
+        self._grad: Tensor | None = None
+        self._requires_grad = False
+
+    @staticmethod
+    def _of(array: npt.NDArray[Any]) -> Tensor:
+        """Wrap an array that is known to be fit, at the least cost."""
+        self = Tensor.__new__(Tensor)
+        self._set(array)
+        # How often the memory was changed in place; views share the counter.
+        self._counter = [0]
+        return self
+
+    def view_of_memory(self, array: npt.NDArray[Any]) -> Tensor:
+        """Wrap an array that shares this Tensor's memory; changes to either are seen."""
+        view = Tensor._of(array)
+        view._counter = self._counter
+        return view
+
+    def new(self, array: npt.NDArray[Any]) -> Tensor:
+        """Wrap an array in a Tensor with no history."""
+        return Tensor._of(np.asarray(array))
+
+    # --- the graph -----------------------------------------------------------
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients are computed for this Tensor."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if value and self.data.dtype.kind in "biu":
+            raise RuntimeError(
+                "only Tensors of floating point dtype can require gradients, "
+                f"and this one has dtype {self.data.dtype}"
+            )
+        if not value and self.grad_fn is not None:
+            raise RuntimeError(
+                "requires_grad can be switched off only for leaves; use x.detach() for a Tensor "
+                "outside the graph"
+            )
+        self._requires_grad = bool(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Set `requires_grad`, and return the Tensor itself."""
+        self.requires_grad = requires_grad
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the Tensor was created by the user and not by a recorded operation."""
+        return self.grad_fn is None
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient accumulated by `backward`, or None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"grad must be a Tensor or None, got {type(value).__name__}")
+            if value.shape != self.shape:
+                raise RuntimeError(
+                    f"grad has shape {value.shape}, expected that of the Tensor, {self.shape}"
+                )
+            if value.dtype != self.dtype:
+                raise RuntimeError(
+                    f"grad has dtype {value.dtype}, expected that of the Tensor, {self.dtype}"
+                )
+        self._grad = value
+
+    def _set_history(self, node: Function, index: int) -> None:
+        self.grad_fn = node
+        self._output_index = index
+        self._requires_grad = True
+
+    @property
+    def _version(self) -> int:
+        return self._counter[0]
+
+    def backward(
+        self,
+        gradient: npt.ArrayLike | Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+    ) -> None:
+        """Add the gradients of this Tensor to the `grad` of every leaf it depends on.
+
+        Parameters
+        ----------
+        gradient : Tensor or array_like, optional
+            The gradient of the final loss for this Tensor, of its shape; 1 for a
+            Tensor of one element.
+        retain_graph : bool, optional
+            Whether to keep the graph, to run through it again; by default as
+            `create_graph`.
+        create_graph : bool, default False
+            Whether the gradients should be differentiable.
+
+        Raises
+        ------
+        RuntimeError
+            If the Tensor does not require gradients, `gradient` is missing or has
+            the wrong shape, the graph was freed by an earlier pass, or a Tensor that
+            it needs was changed in place.
+        """
+        autograd.backward(self, gradient, create_graph, retain_graph)
+
+    def detach(self) -> Tensor:
+        """Return a Tensor that shares the memory but has no history."""
+        return self.view_of_memory(self.data)
+
+    # --- the array -----------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of each axis."""
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """NumPy's dtype of the elements."""
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self.data.ndim
+
+    def numel(self) -> int:
+        """Return the number of elements."""
+        return self.data.size
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """Return the ndarray, sharing memory.
+
+        Raises
+        ------
+        RuntimeError
+            If the Tensor requires gradients, which NumPy would lose: detach it first.
+        """
+        if self._requires_grad:
+            raise RuntimeError(
+                "numpy() of a Tensor that requires gradients would lose them; "
+                "use x.detach().numpy()"
+            )
+        return self.data
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def item(self) -> Any:
+        """Return the only element, as a Python number.
+
+        Raises
+        ------
+        RuntimeError
+            If there is not exactly one element.
+        """
+        if self.data.size != 1:
+            raise RuntimeError(f"item() needs a Tensor of one element, got shape {self.shape}")
+        return self.data.item()
+
+    def tolist(self) -> Any:
+        """Return the elements as nested lists of Python numbers."""
+        return self.data.tolist()
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError("a Tensor without axes has no len()")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter([self[i] for i in range(len(self))])
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __repr__(self) -> str:
+        text = np.array2string(self.data, separator=", ", prefix="tensor(")
+        if self.dtype.name not in ("float32", "int64", "bool"):
+            text += f", dtype={self.dtype}"
+        if self.grad_fn is not None:
+            text += f", grad_fn=<{type(self.grad_fn).__name__}>"
+        elif self._requires_grad:
+            text += ", requires_grad=True"
+        return f"tensor({text})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.grad_fn is not None:
+            raise RuntimeError("only leaves can be copied or pickled; detach() the Tensor first")
+        return _rebuild, (type(self), self.data, self._requires_grad, self._grad)
+
+    # --- arithmetic ----------------------------------------------------------
+
+    def _operand(self, other: Operand) -> Tensor:
+        """Wrap an operand; a Python number takes this Tensor's dtype where it can."""
+        if isinstance(other, Tensor):
+            return other
+        if isinstance(other, np.ndarray):
+            return Tensor(other)
+        if isinstance(other, bool | int | float):
+            is_float = self.data.dtype.kind not in "biu"
+            dtype = self.data.dtype if is_float else np.result_type(self.data.dtype, other)
+            return Tensor._of(np.asarray(other, dtype))
+        return Tensor(other)
+
+    def __add__(self, other: Operand) -> Tensor:
+        return ops.Add.apply(self, self._operand(other))  # type: ignore[no-any-return]
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Operand) -> Tensor:
+        return ops.Sub.apply(self, self._operand(other))  # type: ignore[no-any-return]
+
+    def __rsub__(self, other: Operand) -> Tensor:
+        return ops.Sub.apply(self._operand(other), self)  # type: ignore[no-any-return]
+
+    def __mul__(self, other: Operand) -> Tensor:
+        return ops.Mul.apply(self, self._operand(other))  # type: ignore[no-any-return]
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Operand) -> Tensor:
+        return ops.Div.apply(self, self._operand(other))  # type: ignore[no-any-return]
+
+    def __rtruediv__(self, other: Operand) -> Tensor:
+        return ops.Div.apply(self._operand(other), self)  # type: ignore[no-any-return]
+
+    def __pow__(self, other: Operand) -> Tensor:
+        return ops.Pow.apply(self, self._operand(other))  # type: ignore[no-any-return]
+
+    def __rpow__(self, other: Operand) -> Tensor:
+        return ops.Pow.apply(self._operand(other), self)  # type: ignore[no-any-return]
+
+    def __matmul__(self, other: Tensor | npt.NDArray[Any]) -> Tensor:
+        return ops.MatMul.apply(self, self._operand(other))  # type: ignore[no-any-return]
+
+    def __rmatmul__(self, other: Tensor | npt.NDArray[Any]) -> Tensor:
+        return ops.MatMul.apply(self._operand(other), self)  # type: ignore[no-any-return]
+
+    def __neg__(self) -> Tensor:
+        return ops.Neg.apply(self)  # type: ignore[no-any-return]
+
+    def where(self, condition: npt.NDArray[Any], other: Operand) -> Tensor:
+        """Return these elements where `condition` is True, those of `other` elsewhere."""
+        result: Tensor = ops.Where.apply(_as_array(condition), self, self._operand(other))
+        return result
+
+    def zeros_like(self) -> Tensor:
+        """Return zeros of the same shape and dtype."""
+        return Tensor._of(np.zeros(self.shape, self.dtype))
+
+    # Comparisons give bool Tensors, outside the graph.
+
+    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
+        return self._compare(np.equal, other)
+
+    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
+        return self._compare(np.not_equal, other)
+
+    def __lt__(self, other: Operand) -> Tensor:
+        return self._compare(np.less, other)
+
+    def __le__(self, other: Operand) -> Tensor:
+        return self._compare(np.less_equal, other)
+
+    def __gt__(self, other: Operand) -> Tensor:
+        return self._compare(np.greater, other)
+
+    def __ge__(self, other: Operand) -> Tensor:
+        return self._compare(np.greater_equal, other)
+
+    def _compare(self, ufunc: np.ufunc, other: Any) -> Tensor:
+        if not isinstance(other, Tensor | np.ndarray | np.generic | int | float | list | tuple):
+            return NotImplemented
+        return Tensor._of(np.asarray(ufunc(self.data, self._operand(other).data)))  # type: ignore[arg-type]
+
+    __hash__ = object.__hash__
+
+    # --- element by element ----------------------------------------------------
+
+    def exp(self) -> Tensor:
+        """e to the power of each element."""
+        return ops.Exp.apply(self)  # type: ignore[no-any-return]
+
+    def log(self) -> Tensor:
+        """Natural logarithm of each element."""
+        return ops.Log.apply(self)  # type: ignore[no-any-return]
+
+    def sqrt(self) -> Tensor:
+        """Square root of each element."""
+        return ops.Sqrt.apply(self)  # type: ignore[no-any-return]
+
+    def abs(self) -> Tensor:
+        """Absolute value of each element."""
+        return ops.Abs.apply(self)  # type: ignore[no-any-return]
+
+    __abs__ = abs
+
+    def tanh(self) -> Tensor:
+        """Hyperbolic tangent of each element."""
+        return ops.Tanh.apply(self)  # type: ignore[no-any-return]
+
+    def sigmoid(self) -> Tensor:
+        """1 / (1 + exp(-x)) of each element."""
+        return ops.Sigmoid.apply(self)  # type: ignore[no-any-return]
+
+    # --- reductions --------------------------------------------------------------
+
+    def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+        """Sum over all axes, or over those in `dim`."""
+        return ops.sum_over(self, ops.axes_of(dim, self.ndim), keepdim)
+
+    def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+        """Mean over all axes, or over those in `dim`."""
+        axes = ops.axes_of(dim, self.ndim)
+        return ops.sum_over(self, axes, keepdim) / ops.elements_over(self.shape, axes)
+
+    def amax(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+        """Largest element over all axes, or over those in `dim`; ties share the gradient."""
+        axes = ops.axes_of(dim, self.ndim)
+        if 0 in [self.shape[axis] for axis in axes]:
+            raise ValueError(f"max over no elements: the Tensor has shape {self.shape}")
+        result: Tensor = ops.Amax.apply(self, axes)
+        if keepdim:
+            return result
+        return result.reshape([n for axis, n in enumerate(self.shape) if axis not in axes])
+
+    def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
+        """Largest element, or with `dim` the largest along it and where each is.
+
+        Parameters
+        ----------
+        dim : int, optional
+            The axis to reduce.
+        keepdim : bool, default False
+            Whether to keep that axis, at size 1.
+
+        Returns
+        -------
+        Tensor, or with `dim` the named tuple (values, indices)
+            Where several are largest, the first is taken, and gets the whole
+            gradient; without `dim`, they share it evenly.
+
+        Examples
+        --------
+        >>> import instnorm
+        >>> x = instnorm.tensor([[1.0, 5.0], [7.0, 2.0]])
+        >>> x.max()
+        tensor(7.)
+        >>> x.max(dim=1).indices
+        tensor([1, 0])
+        """
+        if dim is None:
+            return self.amax()
+        (axis,) = ops.axes_of(int(dim), max(self.ndim, 1))
+        array = self if self.ndim else self.reshape(1)
+        if array.shape[axis] == 0:
+            raise ValueError(f"max over no elements: the Tensor has shape {self.shape}")
+        indices = array.data.argmax(axis=axis, keepdims=True)
+        values = ops.taken_along(array, indices, axis)
+        kept = values.shape
+        shape = kept if keepdim and self.ndim else kept[:axis] + kept[axis + 1 :]
+        return MaxResult(values.reshape(shape), Tensor._of(indices.reshape(shape)))
+
+    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """Index of the largest element, in the flattened Tensor or along `dim`."""
+        return Tensor._of(np.asarray(self.data.argmax(axis=dim, keepdims=keepdim)))
+
+    # --- shapes --------------------------------------------------------------------
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """Return the same elements in another shape; one size may be -1."""
+        return ops.reshaped(self, _ints(shape))
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """Join the axes from `start_dim` to `end_dim` into one."""
+        if self.ndim == 0:
+            return self.reshape(1)
+        (start,), (end,) = ops.axes_of(start_dim, self.ndim), ops.axes_of(end_dim, self.ndim)
+        if start > end:
+            raise ValueError(f"start_dim {start_dim} comes after end_dim {end_dim}")
+        joined = ops.elements_over(self.shape, tuple(range(start, end + 1)))
+        return self.reshape(*self.shape[:start], joined, *self.shape[end + 1 :])
+
+    def transpose(self, dim0: int, dim1: int) -> Tensor:
+        """Swap two axes."""
+        (first,), (second,) = ops.axes_of(dim0, self.ndim), ops.axes_of(dim1, self.ndim)
+        axes = list(range(self.ndim))
+        axes[first], axes[second] = second, first
+        return ops.permuted(self, tuple(axes))
+
+    def permute(self, *dims: Any) -> Tensor:
+        """Put the axes in the order `dims`."""
+        axes = ops.axes_of(_ints(dims), self.ndim)
+        if len(axes) != self.ndim:
+            raise ValueError(f"dims has {len(axes)} axes, expected all {self.ndim}")
+        return ops.permuted(self, axes)
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802 - NumPy's name
+        """The axes in reverse order."""
+        return ops.permuted(self, tuple(range(self.ndim))[::-1])
+
+    def broadcast_to(self, *shape: Any) -> Tensor:
+        """Repeat along axes of size 1 and new leading axes, without a copy."""
+        return ops.broadcasted(self, _ints(shape))
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return ops.indexed(self, _plain_index(index))
+
+    # --- copies and dtypes -----------------------------------------------------------
+
+    def clone(self) -> Tensor:
+        """Return a copy that is connected to the graph."""
+        return ops.linear(self, lambda a: a.copy(), lambda a: a)
+
+    def to(self, dtype: npt.DTypeLike) -> Tensor:
+        """Return the Tensor itself, or a copy in another dtype."""
+        dtype = np.dtype(dtype)
+        return self if dtype == self.dtype else ops.cast(self, dtype)
+
+    def float(self) -> Tensor:
+        """Return the values as float32."""
+        return self.to(np.float32)
+
+    def double(self) -> Tensor:
+        """Return the values as float64."""
+        return self.to(np.float64)
+
+    # --- in place ------------------------------------------------------------------
+
+    def _change(self, index: Any, array: npt.NDArray[Any], *others: object) -> Self:
+        """Overwrite ``self[index]``, outside the graph, where this loses no gradient."""
+        recorded = any(isinstance(t, Tensor) and t.requires_grad for t in (self, *others))
+        if autograd.is_grad_enabled() and recorded:
+            raise RuntimeError(
+                "in-place operations are not recorded in the graph, so neither a Tensor that "
+                "requires gradients nor one computed from it can take part in one. Compute a new "
+                "Tensor (x = x + 1), or, to update a parameter, use a `with no_grad():` block."
+            )
+        if not np.can_cast(array.dtype, self.dtype, "same_kind"):
+            raise TypeError(f"cannot write {array.dtype} values into a {self.dtype} Tensor in place")
+        self.data[index] = array
+        self._counter[0] += 1
+        return self
+
+    def __setitem__(self, index: Any, value: Operand) -> None:
+        self._change(_plain_index(index), self._operand(value).data, value)
+
+    def __iadd__(self, other: Operand) -> Self:
+        return self._change(..., self.data + self._operand(other).data, other)
+
+    def __isub__(self, other: Operand) -> Self:
+        return self._change(..., self.data - self._operand(other).data, other)
+
+    def __imul__(self, other: Operand) -> Self:
+        return self._change(..., self.data * self._operand(other).data, other)
+
+    def __itruediv__(self, other: Operand) -> Self:
+        return self._change(..., self.data / self._operand(other).data, other)
+
+    def copy_(self, source: Operand) -> Self:
+        """Overwrite the values in place."""
+        return self._change(..., self._operand(source).data.astype(self.dtype), source)
+
+    def zero_(self) -> Self:
+        """Set all values to zero in place."""
+        return self._change(..., np.zeros((), self.dtype))
+
+
+def tensor(
+    data: npt.ArrayLike | Tensor,
+    dtype: npt.DTypeLike | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Create a Tensor from a copy of the data.
+
+    Parameters
+    ----------
+    data : array_like
+        Python floats become float32 unless `dtype` says otherwise.
+    dtype : dtype, optional
+        By default that of the data.
+    requires_grad : bool, default False
+        Whether `backward` should compute a gradient for the Tensor.
+
+    Returns
+    -------
+    Tensor
+
+    Examples
+    --------
+    >>> import numpy as np, instnorm
+    >>> a = np.zeros(2)
+    >>> t = instnorm.tensor(a)
+    >>> a[0] = 1
+    >>> t
+    tensor([0., 0.], dtype=float64)
+    """
+    array = _as_array(data)
+    return Tensor(array.astype(array.dtype if dtype is None else dtype), requires_grad)
+
+
+def _as_array(data: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:
+    if isinstance(data, Tensor):
+        return data.data
+    array = np.asarray(data)
+    if array.dtype == np.float64 and not hasattr(data, "__array__") and not _has_float64(data):
+        array = array.astype(np.float32)
+    # ml_dtypes' bfloat16 has kind "V", as structured types have, but no fields.
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise TypeError(
+            f"a Tensor holds bool, integer or real floating point numbers, got dtype {array.dtype}"
+        )
+    return array
+
+
+def _has_float64(data: Any) -> bool:
+    """Whether a NumPy float64 is among nested sequences of numbers: its precision stays."""
+    if isinstance(data, list | tuple):
+        return any(_has_float64(entry) for entry in data)
+    return isinstance(data, np.float64 | np.ndarray | Tensor)
+
+
+def _rebuild(
+    cls: type[Tensor], array: npt.NDArray[Any], requires_grad: bool, grad: Tensor | None
+) -> Tensor:
+    result = cls.__new__(cls)
+    Tensor.__init__(result, array, requires_grad)
+    result.grad = grad
+    return result
+
+
+def _ints(values: tuple[Any, ...]) -> tuple[int, ...]:
+    """``f(2, 3)`` and ``f((2, 3))`` alike."""
+    if len(values) == 1 and isinstance(values[0], tuple | list):
+        values = tuple(values[0])
+    return tuple([int(v) for v in values])
+
+
+def _plain_index(index: Any) -> Any:
+    if isinstance(index, tuple):
+        return tuple([_plain_index(i) for i in index])
+    return index.data if isinstance(index, Tensor) else index
