@@ -11,6 +11,7 @@ from instnorm import tensor as _tensor_module  # first: `autograd` needs it
 from instnorm import _core, autograd, functional, nn, optim, testing
 from instnorm.arrays import instance_norm, instance_norm_backward
 from instnorm.autograd import enable_grad, grad, is_grad_enabled, no_grad
+from instnorm.nn.init import manual_seed
 from instnorm.tensor import Tensor, tensor
 from instnorm.threads import default_num_threads, get_num_threads, set_num_threads
 
@@ -29,6 +30,7 @@ __all__ = [
     "instance_norm",
     "instance_norm_backward",
     "is_grad_enabled",
+    "manual_seed",
     "nn",
     "no_grad",
     "optim",

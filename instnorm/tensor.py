@@ -6,6 +6,7 @@ is in `primitives`, the graph in `autograd`.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -173,6 +174,10 @@ class Tensor:
         self._output_index = index
         self._requires_grad = True
 
+    def mark_changed(self) -> None:
+        """Record that the memory was changed, after writing to `data` directly."""
+        self._counter[0] += 1
+
     @property
     def _version(self) -> int:
         return self._counter[0]
@@ -277,8 +282,8 @@ class Tensor:
     def __bool__(self) -> bool:
         return bool(self.item())
 
-    def __float__(self) -> float:
-        return float(self.item())
+    def __float__(self) -> builtins.float:
+        return builtins.float(self.item())
 
     def __int__(self) -> int:
         return int(self.item())
@@ -550,7 +555,7 @@ class Tensor:
         if not np.can_cast(array.dtype, self.dtype, "same_kind"):
             raise TypeError(f"cannot write {array.dtype} values into a {self.dtype} Tensor in place")
         self.data[index] = array
-        self._counter[0] += 1
+        self.mark_changed()
         return self
 
     def __setitem__(self, index: Any, value: Operand) -> None:

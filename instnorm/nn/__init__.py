@@ -1,0 +1,50 @@
+"""Layers: Module and what toy models are built of, under PyTorch's names.
+
+`instnorm.nn.mindspore` holds the instance norms with MindSpore's.
+"""
+
+from instnorm.nn import init, mindspore
+from instnorm.nn.instancenorm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from instnorm.nn.layers import (
+    AvgPool2d,
+    Conv2d,
+    Flatten,
+    Identity,
+    LeakyReLU,
+    Linear,
+    MaxPool2d,
+    ReflectionPad2d,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Tanh,
+    Upsample,
+)
+from instnorm.nn.loss import CrossEntropyLoss, L1Loss, MSELoss
+from instnorm.nn.module import Module, Parameter
+
+__all__ = [
+    "AvgPool2d",
+    "Conv2d",
+    "CrossEntropyLoss",
+    "Flatten",
+    "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "L1Loss",
+    "LeakyReLU",
+    "Linear",
+    "MSELoss",
+    "MaxPool2d",
+    "Module",
+    "Parameter",
+    "ReLU",
+    "ReflectionPad2d",
+    "Sequential",
+    "Sigmoid",
+    "Tanh",
+    "Upsample",
+    "init",
+    "mindspore",
+]

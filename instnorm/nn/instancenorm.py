@@ -1,0 +1,227 @@
+"""InstanceNorm1d, 2d and 3d: PyTorch's layers."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from instnorm import functional as F
+from instnorm import arrays
+from instnorm.nn import init
+from instnorm.nn.module import Module, Parameter
+from instnorm.tensor import Tensor
+
+__all__ = ["InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"]
+
+
+class _InstanceNorm(Module):
+    """What the three ranks share; they differ in the input that they accept."""
+
+    _unbatched_ndim: ClassVar[int]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        device: str | None = None,
+        dtype: npt.DTypeLike | None = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_features = _checked_num_features(num_features)
+        self.eps = eps
+        arrays.checked_eps(eps)
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        self._make_state(_checked_dtype(device, dtype), bias)
+        self.reset_parameters()
+
+    def _make_state(self, dtype: np.dtype[Any], bias: bool) -> None:
+        shape = (self.num_features,)
+        self.register_parameter("weight", Parameter(np.empty(shape, dtype)) if self.affine else None)
+        self.register_parameter(
+            "bias", Parameter(np.empty(shape, dtype)) if self.affine and bias else None
+        )
+        tracked = self.track_running_stats
+        self.register_buffer("running_mean", Tensor(np.empty(shape, dtype)) if tracked else None)
+        self.register_buffer("running_var", Tensor(np.empty(shape, dtype)) if tracked else None)
+        # PyTorch has it, and never counts.
+        self.register_buffer("num_batches_tracked", Tensor(np.zeros((), np.int64)) if tracked else None)
+
+    def reset_running_stats(self) -> None:
+        """Set the running mean to 0 and the running variance to 1."""
+        if self.track_running_stats:
+            init.zeros_(self.running_mean)
+            init.ones_(self.running_var)
+            init.zeros_(self.num_batches_tracked)
+
+    def reset_parameters(self) -> None:
+        """Set weight to 1 and bias to 0, and reset the running statistics."""
+        self.reset_running_stats()
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
+        """Normalize a batch, or a single sample without the axis N."""
+        input = F.as_tensor(input, "input")
+        self._check_ndim(input)
+        self._check_channels(input)
+        if input.ndim == self._unbatched_ndim:
+            return self._normalized(input.reshape(1, *input.shape)).reshape(input.shape)
+        return self._normalized(input)
+
+    def _normalized(self, input: Tensor) -> Tensor:
+        return F.instance_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or not self.track_running_stats,
+            self.momentum,
+            self.eps,
+        )
+
+    def _check_ndim(self, input: Tensor) -> None:
+        if input.ndim not in (self._unbatched_ndim, self._unbatched_ndim + 1):
+            raise ValueError(
+                f"expected {self._unbatched_ndim}D or {self._unbatched_ndim + 1}D input, "
+                f"got {input.ndim}D input of shape {input.shape}"
+            )
+
+    def _check_channels(self, input: Tensor) -> None:
+        dim = input.ndim - self._unbatched_ndim
+        if input.shape[dim] == self.num_features:
+            return
+        message = (
+            f"expected input's size at dim={dim} to match num_features ({self.num_features}), "
+            f"but got: {input.shape[dim]}."
+        )
+        if self.affine or self.track_running_stats:
+            raise ValueError(message)
+        warnings.warn(
+            f"{message} Since affine=False, num_features is not used in the normalization process. "
+            "You can safely ignore this warning.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+    def _state_advice(self, prefix: str, unexpected: list[str]) -> str:
+        names = [f"{prefix}.{n}" if prefix else n for n in ("running_mean", "running_var")]
+        found = [name for name in names if name in unexpected]
+        if self.track_running_stats or not found:
+            return ""
+        return (
+            f"{' and '.join(found)}: this {type(self).__name__} does not track running statistics "
+            "(track_running_stats=False, the default). Create it with track_running_stats=True to "
+            "use them, delete them from the state dict, or load with strict=False to leave them out."
+        )
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
+            f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+        )
+
+
+_DOCSTRING = """Instance normalization of {what} inputs.
+
+    Each channel of each sample is normalized by its own mean and biased variance:
+
+    .. math:: y = \\frac{{x - \\mathrm{{mean}}}}{{\\sqrt{{\\mathrm{{var}} + \\epsilon}}}} \\cdot weight + bias
+
+    Parameters
+    ----------
+    num_features : int
+        C, the number of channels.
+    eps : float, default 1e-5
+        Added to the variance; finite and not negative.
+    momentum : float or None, default 0.1
+        Share of the new value in the running statistics; None freezes them.
+    affine : bool, default False
+        Whether to learn `weight` and `bias`, which start at 1 and 0.
+    track_running_stats : bool, default False
+        Whether to keep running statistics, and normalize by them in evaluation.
+    device : {{None, 'cpu'}}, optional
+        For PyTorch's sake.
+    dtype : dtype, optional
+        Of parameters and buffers; float32 by default.
+    bias : bool, default True
+        Whether `affine` includes a bias.
+
+    Shape
+    -----
+    Input and output: {shapes}; at least two spatial elements where the input's own
+    statistics are used.
+
+    Raises
+    ------
+    TypeError
+        If the input is not of a float dtype.
+    ValueError
+        If the input's rank or channel count does not fit, or it has just one spatial
+        element; from the constructor, if an argument is out of range.
+
+    References
+    ----------
+    D. Ulyanov, A. Vedaldi, V. Lempitsky, "Instance Normalization: The Missing
+    Ingredient for Fast Stylization", 2016, https://arxiv.org/abs/1607.08022;
+    torch.nn.InstanceNorm{rank}d of PyTorch 2.13
+
+    Examples
+    --------
+    >>> import numpy as np, instnorm
+    >>> layer = instnorm.nn.InstanceNorm{rank}d(3, affine=True)
+    >>> y = layer(np.random.default_rng(0).normal(5, 2, {example}))
+    >>> y.shape, bool(abs(y.mean()) < 1e-12)
+    ({example}, True)
+    """
+
+
+class InstanceNorm1d(_InstanceNorm):
+    __doc__ = _DOCSTRING.format(
+        what="sequence", rank=1, shapes="(N, C, L) or (C, L)", example="(2, 3, 8)"
+    )
+    _unbatched_ndim = 2
+
+
+class InstanceNorm2d(_InstanceNorm):
+    __doc__ = _DOCSTRING.format(
+        what="image", rank=2, shapes="(N, C, H, W) or (C, H, W)", example="(2, 3, 8, 8)"
+    )
+    _unbatched_ndim = 3
+
+
+class InstanceNorm3d(_InstanceNorm):
+    __doc__ = _DOCSTRING.format(
+        what="volume", rank=3, shapes="(N, C, D, H, W) or (C, D, H, W)", example="(2, 3, 4, 4, 4)"
+    )
+    _unbatched_ndim = 4
+
+
+def _checked_num_features(num_features: int) -> int:
+    if isinstance(num_features, bool) or not isinstance(num_features, int | np.integer):
+        raise TypeError(f"num_features must be an integer, got {type(num_features).__name__}")
+    if num_features < 0:
+        raise ValueError(f"num_features must not be negative, got {num_features}")
+    return int(num_features)
+
+
+def _checked_dtype(device: str | None, dtype: npt.DTypeLike | None) -> np.dtype[Any]:
+    if device is not None and str(device) != "cpu":
+        raise ValueError(f"device must be None or 'cpu', got {device!r}")
+    result = np.dtype(np.float32 if dtype is None else dtype)
+    if not arrays.is_float_dtype(result):
+        raise TypeError(f"dtype must be a floating point type, got {result}")
+    return result

@@ -1,0 +1,55 @@
+"""Losses as Modules."""
+
+from __future__ import annotations
+
+from instnorm import functional as F
+from instnorm.functional import Input, Reduction
+from instnorm.nn.module import Module
+from instnorm.tensor import Tensor
+
+__all__ = ["CrossEntropyLoss", "L1Loss", "MSELoss"]
+
+
+class _Loss(Module):
+    def __init__(self, *, reduction: Reduction = "mean") -> None:
+        super().__init__()
+        self.reduction: Reduction = reduction
+
+
+class MSELoss(_Loss):
+    """Squared error; see `functional.mse_loss`."""
+
+    def forward(self, input: Input, target: Input) -> Tensor:
+        """Compare."""
+        return F.mse_loss(input, target, self.reduction)
+
+
+class L1Loss(_Loss):
+    """Absolute error; see `functional.l1_loss`."""
+
+    def forward(self, input: Input, target: Input) -> Tensor:
+        """Compare."""
+        return F.l1_loss(input, target, self.reduction)
+
+
+class CrossEntropyLoss(_Loss):
+    """Cross entropy of scores and class indices; see `functional.cross_entropy`."""
+
+    def __init__(
+        self,
+        weight: Input | None = None,
+        *,
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.register_buffer("weight", None if weight is None else F.as_tensor(weight, "weight"))
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+
+    def forward(self, input: Input, target: Input) -> Tensor:
+        """Compare."""
+        return F.cross_entropy(
+            input, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing
+        )

@@ -1,0 +1,390 @@
+"""Module: a function with parameters, buffers and submodules, found by their attributes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from instnorm.tensor import Tensor
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Module", "Parameter"]
+
+
+class Parameter(Tensor):
+    """A Tensor that a Module it is assigned to will list among its parameters.
+
+    Parameters
+    ----------
+    data : array_like
+        An ndarray is shared, not copied.
+    requires_grad : bool, default True
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: npt.ArrayLike | Tensor, requires_grad: bool = True) -> None:
+        super().__init__(data, requires_grad)
+
+    def __repr__(self) -> str:
+        return f"Parameter containing:\n{super().__repr__()}"
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `load_state_dict` returns."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """Base class of layers and networks.
+
+    A subclass calls ``super().__init__()``, assigns Parameters and Modules to
+    attributes, and defines ``forward``.
+
+    Attributes
+    ----------
+    training : bool
+        Set by `train` and `eval`.
+
+    Examples
+    --------
+    >>> import instnorm
+    >>> class Scale(instnorm.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.factor = instnorm.nn.Parameter([2.0])
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> layer = Scale()
+    >>> layer(instnorm.tensor([3.0])).item()
+    6.0
+    >>> layer.state_dict()
+    OrderedDict({'factor': array([2.], dtype=float32)})
+    """
+
+    training: bool
+    _parameters: dict[str, Parameter | None]
+    _buffers: dict[str, Tensor | None]
+    _modules: dict[str, Module | None]
+    _non_persistent: set[str]
+
+    # Names in the state dict, for the attributes whose own name differs.
+    _state_names: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self) -> None:
+        # Not through __setattr__, which needs these.
+        self.__dict__.update(
+            training=True, _parameters={}, _buffers={}, _modules={}, _non_persistent=set()
+        )
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output; defined by subclasses."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward()")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    # --- registration ----------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        tables = self._tables()
+        kind = (
+            "_parameters"
+            if isinstance(value, Parameter)
+            else "_modules"
+            if isinstance(value, Module)
+            else next((kind for kind, table in tables.items() if name in table), None)
+        )
+        if kind is None:
+            object.__setattr__(self, name, value)
+            return
+        if kind == "_parameters" and not isinstance(value, Parameter | None):
+            raise TypeError(f"cannot assign {type(value).__name__} to parameter {name!r}")
+        if kind == "_buffers" and not isinstance(value, Tensor | None):
+            raise TypeError(f"cannot assign {type(value).__name__} to buffer {name!r}")
+        for other, table in tables.items():
+            if other != kind:
+                table.pop(name, None)
+        self.__dict__.pop(name, None)
+        tables[kind][name] = value
+
+    def _tables(self) -> dict[str, dict[str, Any]]:
+        try:
+            return {k: self.__dict__[k] for k in ("_parameters", "_buffers", "_modules")}
+        except KeyError:
+            raise AttributeError(
+                f"{type(self).__name__} assigns an attribute before super().__init__() was called"
+            ) from None
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only where ordinary lookup found nothing.
+        for kind in ("_parameters", "_buffers", "_modules"):
+            table = self.__dict__.get(kind, {})
+            if name in table:
+                return table[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        for table in self._tables().values():
+            if name in table:
+                del table[name]
+                return
+        object.__delattr__(self, name)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._parameters, *self._buffers, *self._modules]
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Add a parameter; None keeps the name with no parameter in it."""
+        if not isinstance(param, Parameter | None):
+            raise TypeError(f"param must be a Parameter or None, got {type(param).__name__}")
+        self._parameters[name] = param
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Add a Tensor that is state but no parameter; it is saved if `persistent`."""
+        if not isinstance(tensor, Tensor | None):
+            raise TypeError(f"tensor must be a Tensor or None, got {type(tensor).__name__}")
+        self._buffers[name] = tensor
+        if persistent:
+            self._non_persistent.discard(name)
+        else:
+            self._non_persistent.add(name)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Add a submodule under a name that need not be an identifier."""
+        if not isinstance(module, Module | None):
+            raise TypeError(f"module must be a Module or None, got {type(module).__name__}")
+        self._modules[name] = module
+
+    # --- what is inside ------------------------------------------------------------
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield this Module and all below it, each once, with its dotted name."""
+        seen: set[int] = set()
+        stack: list[tuple[str, Module]] = [(prefix, self)]
+        while stack:
+            name, module = stack.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield name, module
+            below = [
+                (f"{name}.{key}" if name else key, child) for key, child in module.named_children()
+            ]
+            stack.extend(reversed(below))
+
+    def modules(self) -> Iterator[Module]:
+        """Yield this Module and all below it."""
+        return (module for _, module in self.named_modules())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yield the direct submodules with their names."""
+        return ((name, child) for name, child in self._modules.items() if child is not None)
+
+    def children(self) -> Iterator[Module]:
+        """Yield the direct submodules."""
+        return (child for _, child in self.named_children())
+
+    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """Yield the parameters, each once, with their dotted names."""
+        return self._named("_parameters", prefix, recurse)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """Yield the parameters, each once."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
+
+    def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """Yield the buffers, each once, with their dotted names."""
+        return self._named("_buffers", prefix, recurse)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """Yield the buffers, each once."""
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    def _named(self, kind: str, prefix: str, recurse: bool) -> Iterator[tuple[str, Any]]:
+        seen: set[int] = set()
+        for module_name, module in self.named_modules(prefix) if recurse else [(prefix, self)]:
+            for name, tensor in getattr(module, kind).items():
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    name = module._state_names.get(name, name)
+                    yield (f"{module_name}.{name}" if module_name else name), tensor
+
+    # --- state ---------------------------------------------------------------------
+
+    def _state_tensors(self) -> OrderedDict[str, Tensor]:
+        """Every persistent Tensor under every name it has, in PyTorch's order."""
+        state: OrderedDict[str, Tensor] = OrderedDict()
+
+        def collect(prefix: str, module: Module) -> None:
+            saved = [
+                *module._parameters.items(),
+                *((n, b) for n, b in module._buffers.items() if n not in module._non_persistent),
+            ]
+            for name, tensor in saved:
+                if tensor is not None:
+                    state[prefix + module._state_names.get(name, name)] = tensor
+            for name, child in module.named_children():
+                collect(f"{prefix}{name}.", child)
+
+        collect("", self)
+        return state
+
+    def state_dict(self) -> OrderedDict[str, npt.NDArray[Any]]:
+        """Return the values of the parameters and persistent buffers.
+
+        Returns
+        -------
+        OrderedDict from str to ndarray
+            The arrays share memory with the Module, as PyTorch's do: copy what should
+            outlive the next step.
+        """
+        return OrderedDict((name, t.data) for name, t in self._state_tensors().items())
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True
+    ) -> IncompatibleKeys:
+        """Copy values into the parameters and buffers.
+
+        Parameters
+        ----------
+        state_dict : mapping from str to array
+            ndarrays, Tensors, and whatever has ``__array__`` or ``__dlpack__``, such as
+            PyTorch's tensors. Values are cast to the dtype of the parameter.
+        strict : bool, default True
+            Whether the names must be exactly those of `state_dict()`.
+
+        Returns
+        -------
+        missing_keys, unexpected_keys : list of str
+
+        Raises
+        ------
+        RuntimeError
+            If names are missing or unexpected and `strict` is set, or a shape does not
+            fit. Nothing is changed then.
+        TypeError
+            If `state_dict` is no mapping.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict must be a mapping, got {type(state_dict).__name__}")
+        own = self._state_tensors()
+        missing = [name for name in own if name not in state_dict]
+        unexpected = [str(name) for name in state_dict if name not in own]
+        errors = self._state_errors(missing, unexpected) if strict else []
+        values = {}
+        for name in own.keys() & state_dict.keys():
+            try:
+                values[name] = array_from(state_dict[name])
+            except (TypeError, ValueError, RuntimeError) as error:
+                errors.append(f"{name}: {error}")
+                continue
+            if values[name].shape != own[name].shape:
+                errors.append(
+                    f"size mismatch for {name}: copying a param with shape {values[name].shape} "
+                    f"from checkpoint, the shape in current model is {own[name].shape}."
+                )
+        if errors:
+            raise RuntimeError(
+                f"Error(s) in loading state_dict for {type(self).__name__}:\n\t"
+                + "\n\t".join(errors)
+            )
+        for name, value in values.items():
+            own[name].data[...] = value
+            own[name].mark_changed()
+        return IncompatibleKeys(missing, unexpected)
+
+    def _state_errors(self, missing: list[str], unexpected: list[str]) -> list[str]:
+        """Tell what is wrong with the names; subclasses may add advice."""
+        errors = []
+        if unexpected:
+            errors.append("Unexpected key(s) in state_dict: " + _quoted(unexpected))
+        if missing:
+            errors.append("Missing key(s) in state_dict: " + _quoted(missing))
+        advice = {m._state_advice(n, unexpected) for n, m in self.named_modules()} - {""}
+        return errors + sorted(advice)
+
+    def _state_advice(self, prefix: str, unexpected: list[str]) -> str:
+        """What to do about unexpected names that this Module, at `prefix`, can explain."""
+        return ""
+
+    # --- modes and changes -------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode here and below, and return the Module."""
+        if not isinstance(mode, bool):
+            raise ValueError(f"mode must be a bool, got {mode!r}")
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Set evaluation mode here and below, and return the Module."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Set whether the parameters require gradients, and return the Module."""
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the parameters' gradients, or set them to zero."""
+        for parameter in self.parameters():
+            if set_to_none or parameter.grad is None:
+                parameter.grad = None
+            else:
+                parameter.grad = parameter.grad.zeros_like()
+
+    def apply(self, fn: Callable[[Module], object]) -> Self:
+        """Call `fn` on every Module below and on this one last, and return the Module."""
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
+
+    def to(self, dtype: npt.DTypeLike) -> Self:
+        """Cast floating point parameters, their gradients and buffers, and return the Module."""
+        for tensor in [*self.parameters(), *self.buffers()]:
+            if tensor.dtype.kind not in "biu":
+                grad, tensor.grad = tensor.grad, None
+                tensor.data = tensor.data.astype(dtype)
+                tensor.grad = None if grad is None else grad.to(dtype)
+        return self
+
+    # --- text ----------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """Return what stands in the parentheses of the repr."""
+        return ""
+
+    def __repr__(self) -> str:
+        inside = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self._modules.items()]
+        own = self.extra_repr()
+        if not inside:
+            return f"{type(self).__name__}({own})"
+        return "\n  ".join([f"{type(self).__name__}({own}", *inside]) + "\n)"
+
+
+def array_from(value: Any) -> npt.NDArray[Any]:
+    """Return the values of whatever can be read as an array of numbers."""
+    if isinstance(value, Tensor):
+        return value.data
+    if not isinstance(value, np.ndarray) and not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
+        return np.from_dlpack(value)
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise TypeError(f"expected an array of numbers, got dtype {array.dtype}")
+    return array
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names) + "."

@@ -1,0 +1,296 @@
+"""Geometry of images in NumPy: sliding windows, padding, nearest neighbours.
+
+Linear maps come in pairs here, a map and its adjoint, from which `functional`
+makes differentiable operations.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+Pair: TypeAlias = tuple[int, int]
+
+
+def pair(value: Any, name: str, least: int) -> Pair:
+    """``n`` or ``(n, m)`` as two integers, both at least `least`."""
+    values = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value, value)
+    if len(values) != 2 or not all(
+        isinstance(v, int | np.integer) and not isinstance(v, bool) for v in values
+    ):
+        raise TypeError(f"{name} must be an integer or two, got {value!r}")
+    if min(values) < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    return int(values[0]), int(values[1])
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window that slides over images of a fixed shape (N, C, H, W)."""
+
+    shape: tuple[int, int, int, int]
+    kernel_size: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    output_size: Pair
+
+    @staticmethod
+    def of(
+        shape: tuple[int, ...],
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+    ) -> Window:
+        """Check the window's measures against the images' shape."""
+        n, c, height, width = shape
+        kernel = pair(kernel_size, "kernel_size", 1)
+        step = pair(stride, "stride", 1)
+        border = pair(padding, "padding", 0)
+        spacing = pair(dilation, "dilation", 1)
+        reach = [s * (k - 1) + 1 for s, k in zip(spacing, kernel, strict=True)]
+        padded = [n + 2 * p for n, p in zip((height, width), border, strict=True)]
+        if reach[0] > padded[0] or reach[1] > padded[1]:
+            raise ValueError(
+                f"kernel_size {kernel} with dilation {spacing} spans {tuple(reach)} pixels, more "
+                f"than the padded input of {tuple(padded)}"
+            )
+        rows, columns = (
+            (size - r) // s + 1 for size, r, s in zip(padded, reach, step, strict=True)
+        )
+        return Window((n, c, height, width), kernel, step, border, spacing, (rows, columns))
+
+    # Convolution: windows as the rows of a matrix, and back.
+
+    def unfold(self, images: Array) -> Array:
+        """(N, C, H, W) to (N * H' * W', kernel_h * kernel_w * C): one row for each window."""
+        n, c = self.shape[:2]
+        padded = self._padded_channels_last(images)
+        by_sample, by_row, by_column, by_channel = padded.strides
+        windows = np.lib.stride_tricks.as_strided(
+            padded,
+            (n, *self.output_size, *self.kernel_size, c),
+            (
+                by_sample,
+                by_row * self.stride[0],
+                by_column * self.stride[1],
+                by_row * self.dilation[0],
+                by_column * self.dilation[1],
+                by_channel,
+            ),
+            writeable=False,
+        )
+        return windows.reshape(n * math.prod(self.output_size), math.prod(self.kernel_size) * c)
+
+    def fold(self, matrix: Array) -> Array:
+        """The adjoint of `unfold`: elements go back to their pixels, and add up there."""
+        n, c, height, width = self.shape
+        windows = matrix.reshape(n, *self.output_size, *self.kernel_size, c)
+        top, left = self.padding
+        padded = np.zeros((n, height + 2 * top, width + 2 * left, c), matrix.dtype)
+        for i, j in self._positions():
+            rows, columns = self._slices(i, j)
+            padded[:, rows, columns] += windows[:, :, :, i, j]
+        return padded[:, top : top + height, left : left + width].transpose(0, 3, 1, 2)
+
+    def _padded_channels_last(self, images: Array) -> Array:
+        n, c, height, width = self.shape
+        top, left = self.padding
+        last = images.transpose(0, 2, 3, 1)
+        if top == left == 0:
+            return np.ascontiguousarray(last)
+        padded = np.zeros((n, height + 2 * top, width + 2 * left, c), images.dtype)
+        padded[:, top : top + height, left : left + width] = last
+        return padded
+
+    def _positions(self) -> Iterator[Pair]:
+        return itertools.product(*(range(k) for k in self.kernel_size))
+
+    def _slices(self, i: int, j: int) -> tuple[slice, slice]:
+        """Where element (i, j) of every window lies in the padded image."""
+        starts = i * self.dilation[0], j * self.dilation[1]
+        rows, columns = (
+            slice(start, start + step * (count - 1) + 1, step)
+            for start, step, count in zip(starts, self.stride, self.output_size, strict=True)
+        )
+        return rows, columns
+
+    # Pooling.
+
+    def argmax(self, images: Array) -> Array:
+        """Which element of each window is the largest: its number, row by row."""
+        padded = self._padded(images, -np.inf)
+        positions = self._positions()
+        best = self._at(padded, *next(positions)).copy()
+        winners = np.zeros(best.shape, np.intp)
+        for number, (i, j) in enumerate(positions, 1):
+            candidate = self._at(padded, i, j)
+            # A NaN wins, and is not beaten again.
+            wins = (candidate > best) | (np.isnan(candidate) & ~np.isnan(best))
+            np.copyto(best, candidate, where=wins)
+            winners[wins] = number
+        return winners
+
+    def pick(self, images: Array, winners: Array) -> Array:
+        """Element `winners` of each window."""
+        padded = self._padded(images, -np.inf)
+        result = np.empty(winners.shape, images.dtype)
+        for number, (i, j) in enumerate(self._positions()):
+            np.copyto(result, self._at(padded, i, j), where=winners == number)
+        return result
+
+    def put(self, values: Array, winners: Array) -> Array:
+        """The adjoint of `pick`."""
+        padded = self._zeros(values.dtype)
+        for number, (i, j) in enumerate(self._positions()):
+            at = self._at(padded, i, j)
+            at += values * (winners == number)
+        return self._inside(padded)
+
+    def mean(self, images: Array) -> Array:
+        """The mean of each window."""
+        padded = self._padded(images, 0)
+        total = np.zeros((*self.shape[:2], *self.output_size), images.dtype)
+        for i, j in self._positions():
+            total += self._at(padded, i, j)
+        return total / images.dtype.type(math.prod(self.kernel_size))
+
+    def spread(self, means: Array) -> Array:
+        """The adjoint of `mean`."""
+        padded = self._zeros(means.dtype)
+        share = means / means.dtype.type(math.prod(self.kernel_size))
+        for i, j in self._positions():
+            at = self._at(padded, i, j)
+            at += share
+        return self._inside(padded)
+
+    def _at(self, padded: Array, i: int, j: int) -> Array:
+        """Element (i, j) of every window, as a view."""
+        rows, columns = self._slices(i, j)
+        return padded[:, :, rows, columns]
+
+    def _padded(self, images: Array, value: float) -> Array:
+        top, left = self.padding
+        if top == left == 0:
+            return images
+        return np.pad(images, ((0, 0), (0, 0), (top, top), (left, left)), constant_values=value)
+
+    def _zeros(self, dtype: np.dtype[Any]) -> Array:
+        n, c, height, width = self.shape
+        return np.zeros((n, c, height + 2 * self.padding[0], width + 2 * self.padding[1]), dtype)
+
+    def _inside(self, padded: Array) -> Array:
+        (top, left), (height, width) = self.padding, self.shape[2:]
+        return padded[:, :, top : top + height, left : left + width]
+
+
+# --- nearest neighbours -----------------------------------------------------------
+
+
+def nearest_sources(
+    shape: tuple[int, ...], size: Any, scale_factor: Any
+) -> list[tuple[int, Array]]:
+    """For each spatial axis, which element of the input each element of the result is."""
+    spatial = shape[2:]
+    if not spatial:
+        raise ValueError(f"input has shape {shape}, expected (N, C, spatial...)")
+    given, name = (size, "size") if size is not None else (scale_factor, "scale_factor")
+    values = tuple(given) if isinstance(given, Sequence) else (given,) * len(spatial)
+    if len(values) != len(spatial):
+        raise ValueError(
+            f"{name} has {len(values)} entries, expected one for each of {len(spatial)} spatial axes"
+        )
+    sources = []
+    for axis, (value, length) in enumerate(zip(values, spatial, strict=True), 2):
+        new = int(value) if size is not None else math.floor(length * value)
+        if new < 1:
+            raise ValueError(f"{name}={given} leaves no element of an axis of length {length}")
+        step = length / new if size is not None else 1 / value
+        source = np.floor(np.arange(new) * step).astype(np.intp)
+        sources.append((axis, np.minimum(source, length - 1)))
+    return sources
+
+
+def sum_runs(array: Array, source: Array, length: int, axis: int) -> Array:
+    """The adjoint of taking elements `source`, in ascending order, from an axis."""
+    used, starts = np.unique(source, return_index=True)
+    result = np.zeros((*array.shape[:axis], length, *array.shape[axis + 1 :]), array.dtype)
+    result[_along(axis, used)] = np.add.reduceat(array, starts, axis=axis)
+    return result
+
+
+def _along(axis: int, index: Any) -> tuple[Any, ...]:
+    return (*(slice(None) for _ in range(axis)), index)
+
+
+# --- padding -----------------------------------------------------------------------
+
+
+def padded_axes(
+    shape: tuple[int, ...], pad: Sequence[int], mode: str
+) -> list[tuple[int, int, int]]:
+    """``(axis, before, after)`` for each axis that `pad` lengthens, checked."""
+    widths = [int(p) for p in pad]
+    if len(widths) % 2 or len(widths) > 2 * len(shape):
+        raise ValueError(
+            f"pad has {len(widths)} entries, expected 2 for each of the last axes "
+            f"of an input of shape {shape}"
+        )
+    axes = []
+    for i in range(len(widths) // 2):
+        axis, before, after = len(shape) - 1 - i, widths[2 * i], widths[2 * i + 1]
+        if min(before, after) < 0:
+            raise ValueError(f"pad must not be negative, got {tuple(widths)}")
+        if mode == "reflect" and max(before, after) >= shape[axis]:
+            raise ValueError(
+                f"pad ({before}, {after}) must be less than the length {shape[axis]} of the axis "
+                "that it reflects"
+            )
+        if before or after:
+            axes.append((axis, before, after))
+    return axes
+
+
+def pad_axis(array: Array, axis: int, before: int, after: int, mode: str) -> Array:
+    """Pad one axis with zeros or by reflection."""
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (before, after)
+    return np.pad(array, widths, mode=mode)  # type: ignore[call-overload, no-any-return]
+
+
+def unpad_axis(array: Array, axis: int, before: int, after: int, mode: str) -> Array:
+    """The adjoint of `pad_axis`."""
+    length = array.shape[axis] - before - after
+    inside = array[_along(axis, slice(before, before + length))]
+    if mode == "constant":
+        return inside
+    result = inside.copy()
+    if before:
+        mirrored = np.flip(array[_along(axis, slice(0, before))], axis)
+        result[_along(axis, slice(1, before + 1))] += mirrored
+    if after:
+        mirrored = np.flip(array[_along(axis, slice(before + length, None))], axis)
+        result[_along(axis, slice(length - 1 - after, length - 1))] += mirrored
+    return result
+
+
+def border(
+    shape: tuple[int, ...],
+    axis: int,
+    before: int,
+    after: int,
+    value: float,
+    dtype: np.dtype[Any],
+) -> Array:
+    """`value` in the padding of one axis, 0 inside; broadcasts to `shape`."""
+    line = np.full(shape[axis], value, dtype)
+    line[before : shape[axis] - after] = 0
+    return line.reshape(-1, *(1 for _ in shape[axis + 1 :]))
