@@ -7,7 +7,6 @@ gradients.
 
 from importlib.metadata import PackageNotFoundError, version
 
-from instnorm import tensor as _tensor_module  # first: `autograd` needs it
 from instnorm import _core, autograd, functional, nn, optim, testing
 from instnorm.arrays import instance_norm, instance_norm_backward
 from instnorm.autograd import enable_grad, grad, is_grad_enabled, no_grad

@@ -216,7 +216,9 @@ def instance_norm_backward(
     _check_rank(x)
     grad_output = _float_array(grad_output, "grad_output")
     if grad_output.shape != x.shape:
-        raise ValueError(f"grad_output has shape {grad_output.shape}, expected that of x, {x.shape}")
+        raise ValueError(
+            f"grad_output has shape {grad_output.shape}, expected that of x, {x.shape}"
+        )
     parameter_dtype = x.dtype if weight is None else np.asarray(weight).dtype
     weight = _parameter(weight, "weight", x.shape[1])
     mean = _for_every_row(_statistic(mean, "mean", x.shape), x.shape)
@@ -293,9 +295,7 @@ def _parameter(value: npt.ArrayLike | None, name: str, channels: int) -> Array |
 @overload
 def _statistic(value: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Array: ...
 @overload
-def _statistic(
-    value: npt.ArrayLike | None, name: str, shape: tuple[int, ...]
-) -> Array | None: ...
+def _statistic(value: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -> Array | None: ...
 def _statistic(value: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -> Array | None:
     if value is None:
         return None

@@ -15,12 +15,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
-
-# `tensor` imports this module first; the name is looked up when a Function runs.
-import instnorm.tensor as _tensor
 
 if TYPE_CHECKING:
     from instnorm.tensor import Tensor
@@ -140,7 +137,7 @@ class Function:
         raise NotImplementedError("a Function must define backward(ctx, *grad_outputs)")
 
     @classmethod
-    def apply(cls, *args: Any) -> Any:
+    def apply(cls, *args: Any) -> Tensor:
         """Run the operation, and record it if an argument requires gradients.
 
         Returns
@@ -162,7 +159,8 @@ class Function:
         outputs = tuple([_as_output(r, args) for r in (result if many else (result,))])
         if recording and True in needs:
             node._record(args, outputs)
-        return outputs if many else outputs[0]
+        # A tuple is typed as a Tensor here: one can be unpacked just as well.
+        return cast("Tensor", outputs) if many else outputs[0]
 
     def save_for_backward(self, *values: Tensor | np.ndarray[Any, Any] | None) -> None:
         """Keep Tensors, or arrays that are constants, for backward.
@@ -184,7 +182,10 @@ class Function:
 
     def _record(self, args: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
         self._edges = tuple(
-            [_edge_to(a) if need else None for a, need in zip(args, self.needs_input_grad, strict=True)]
+            [
+                _edge_to(a) if need else None
+                for a, need in zip(args, self.needs_input_grad, strict=True)
+            ]
         )
         self._specs = tuple([(out.shape, out.dtype) for out in outputs])
         for index, out in enumerate(outputs):
@@ -249,7 +250,7 @@ def _edge_to(tensor: Tensor) -> _Edge:
 def grad(
     outputs: Tensor | Sequence[Tensor],
     inputs: Tensor | Sequence[Tensor],
-    grad_outputs: Tensor | None | Sequence[Tensor | None] = None,
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
     create_graph: bool = False,
     *,
     retain_graph: bool | None = None,
@@ -315,9 +316,7 @@ def grad(
     return found
 
 
-def backward(
-    tensor: Tensor, gradient: Any, create_graph: bool, retain_graph: bool | None
-) -> None:
+def backward(tensor: Tensor, gradient: Any, create_graph: bool, retain_graph: bool | None) -> None:
     """Accumulate the gradients of `tensor` into the `grad` of the graph's leaves."""
     _run_backward([tensor], [gradient], None, create_graph, retain_graph)
 
@@ -379,12 +378,12 @@ def _seed(output: Tensor, gradient: Any) -> Tensor:
                 f"{output.shape}; pass one of that shape, or reduce the Tensor by .sum() or .mean()"
             )
         return _tensor.Tensor._of(np.ones(output.shape, output.dtype))
-    gradient = gradient if isinstance(gradient, _tensor.Tensor) else _tensor.Tensor(gradient)
-    if gradient.shape != output.shape:
+    seed = gradient if isinstance(gradient, _tensor.Tensor) else _tensor.Tensor(gradient)
+    if seed.shape != output.shape:
         raise RuntimeError(
-            f"gradient has shape {gradient.shape}, expected that of the Tensor, {output.shape}"
+            f"gradient has shape {seed.shape}, expected that of the Tensor, {output.shape}"
         )
-    return gradient
+    return seed
 
 
 def _consumers_last(roots: list[Function]) -> list[Function]:
@@ -530,3 +529,7 @@ class _Inputs:
                 for edge in self._wanted
             ]
         )
+
+
+# The one import at the end: Tensor's operations are Functions, so `tensor` needs what is above.
+import instnorm.tensor as _tensor  # noqa: E402

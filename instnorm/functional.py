@@ -118,15 +118,13 @@ def instance_norm(
     bias = None if bias is None else as_tensor(bias, "bias")
     if use_input_stats:
         updates = _RunningUpdates(input, running_mean, running_var, momentum)
-        return InstanceNorm.apply(  # type: ignore[no-any-return]
-            input, weight, bias, None, None, eps, updates.apply
-        )
+        return InstanceNorm.apply(input, weight, bias, None, None, eps, updates.apply)
     if running_mean is None or running_var is None:
         raise ValueError(
             "running_mean and running_var must both be given where use_input_stats is False, got "
             f"running_mean={running_mean!r} and running_var={running_var!r}"
         )
-    return InstanceNorm.apply(  # type: ignore[no-any-return]
+    return InstanceNorm.apply(
         input, weight, bias, _array(running_mean), _array(running_var), eps, None
     )
 
@@ -213,28 +211,26 @@ class InstanceNorm(Function):
             use_stats(used_mean, used_rstd, eps)
         ctx.eps, ctx.use_input_stats = eps, mean is None
         ctx.save_for_backward(input, weight, used_mean, used_rstd)
-        ctx.bias_dtype = None if bias is None else bias.dtype
         return y
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         """Run the backward kernel; where the result is to be differentiated, Tensor operations."""
         input, weight, mean, rstd = ctx.saved_tensors
+        grads: tuple[Tensor, ...]
         if autograd.is_grad_enabled():
-            stats = (None, None) if ctx.use_input_stats else (mean, rstd)
-            grads = _differentiable_backward(grad_output, input, weight, *stats, ctx.eps)
+            given = None if ctx.use_input_stats else (mean, rstd)
+            grads = _differentiable_backward(grad_output, input, weight, given, ctx.eps)
         else:
-            grads = tuple(
-                Tensor(a)
-                for a in arrays.instance_norm_backward(
-                    grad_output.data,
-                    input.data,
-                    None if weight is None else weight.data,
-                    mean=mean,
-                    rstd=rstd,
-                    use_input_stats=ctx.use_input_stats,
-                )
+            found = arrays.instance_norm_backward(
+                grad_output.data,
+                input.data,
+                None if weight is None else weight.data,
+                mean=mean,
+                rstd=rstd,
+                use_input_stats=ctx.use_input_stats,
             )
+            grads = tuple([Tensor(gradient) for gradient in found])
         wanted = [g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False)]
         return (*wanted, None, None, None, None)
 
@@ -243,13 +239,12 @@ def _differentiable_backward(
     grad_output: Tensor,
     input: Tensor,
     weight: Tensor | None,
-    mean: Array | None,
-    rstd: Array | None,
+    given: tuple[Array, Array] | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of instance normalization as a graph, for second derivatives.
 
-    `mean` and `rstd` are None where they are functions of the input.
+    `given` holds mean and rstd, or is None where they are functions of the input.
     """
     axes = tuple(range(2, input.ndim))
     per_channel = (1, -1) + (1,) * len(axes)
@@ -260,7 +255,7 @@ def _differentiable_backward(
     def mean_of(t: Tensor) -> Tensor:
         return t.mean(axes, keepdim=True)
 
-    if mean is None or rstd is None:
+    if given is None:
         centred = x - mean_of(x)
         shifted_var = mean_of(centred * centred) + eps
         constant = shifted_var.data == 0
@@ -269,9 +264,9 @@ def _differentiable_backward(
         inverse = (1 / root).where(~constant, 0.0)
         grad_input = inverse * scale * (g - mean_of(g) - x_hat * mean_of(g * x_hat))
     else:
-        row = (*mean.shape, *(1 for _ in axes))
-        x_hat = (x - mean.reshape(row).astype(working)) * rstd.reshape(row).astype(working)
-        grad_input = g * scale * rstd.reshape(row).astype(working)
+        mean, rstd = (s.reshape(*s.shape, *(1 for _ in axes)).astype(working) for s in given)
+        x_hat = (x - mean) * rstd
+        grad_input = g * scale * rstd
     over = (0, *axes)
     return grad_input.to(input.dtype), (g * x_hat).sum(over), g.sum(over)
 
@@ -416,9 +411,7 @@ def max_pool2d(
     """
     input, window = _pooling(input, kernel_size, stride, padding)
     winners = window.argmax(input.data)
-    return ops.linear(
-        input, lambda a: window.pick(a, winners), lambda a: window.put(a, winners)
-    )
+    return ops.linear(input, lambda a: window.pick(a, winners), lambda a: window.put(a, winners))
 
 
 def avg_pool2d(
@@ -501,7 +494,9 @@ def interpolate(
     """
     input = as_tensor(input, "input")
     if mode != "nearest":
-        raise NotImplementedError(f"mode={mode!r} is not supported by interpolate, expected 'nearest'")
+        raise NotImplementedError(
+            f"mode={mode!r} is not supported by interpolate, expected 'nearest'"
+        )
     if (size is None) == (scale_factor is None):
         raise ValueError(
             f"exactly one of size and scale_factor must be given, got size={size} and "
@@ -583,14 +578,12 @@ def _padded(input: Tensor, axis: int, before: int, after: int, mode: str) -> Ten
 
 def relu(input: Input) -> Tensor:
     """``max(0, x)`` of each element; its gradient at 0 is 0."""
-    return ops.LeakyReLU.apply(as_tensor(input, "input"), 0.0)  # type: ignore[no-any-return]
+    return ops.LeakyReLU.apply(as_tensor(input, "input"), 0.0)
 
 
 def leaky_relu(input: Input, negative_slope: float = 0.01) -> Tensor:
     """``x`` of each element above 0, ``negative_slope * x`` of the others."""
-    return ops.LeakyReLU.apply(  # type: ignore[no-any-return]
-        as_tensor(input, "input"), float(negative_slope)
-    )
+    return ops.LeakyReLU.apply(as_tensor(input, "input"), float(negative_slope))
 
 
 def tanh(input: Input) -> Tensor:
@@ -607,7 +600,7 @@ def log_softmax(input: Input, dim: int) -> Tensor:
     """``x - log(sum(exp(x)))`` along an axis, computed without overflow."""
     input = as_tensor(input, "input")
     (axis,) = ops.axes_of(int(dim), input.ndim)
-    return ops.LogSoftmax.apply(input, axis)  # type: ignore[no-any-return]
+    return ops.LogSoftmax.apply(input, axis)
 
 
 def softmax(input: Input, dim: int) -> Tensor:
@@ -656,9 +649,7 @@ def l1_loss(input: Input, target: Input, reduction: Reduction = "mean") -> Tenso
 def _difference(input: Input, target: Input) -> Tensor:
     input, target = as_tensor(input, "input"), as_tensor(target, "target")
     if input.shape != target.shape:
-        raise ValueError(
-            f"target has shape {target.shape}, expected that of input, {input.shape}"
-        )
+        raise ValueError(f"target has shape {target.shape}, expected that of input, {input.shape}")
     return input - target
 
 
@@ -763,7 +754,8 @@ def _smoothing_loss(
     along_classes = class_weight.reshape(1, -1, *(1 for _ in labels.shape[1:]))
     total = -(log_p * along_classes).sum(1) * (counts != 0).astype(log_p.dtype)
     if reduction == "mean":
-        return total.sum() / float(counts.sum())
+        mean: Tensor = total.sum() / float(counts.sum())
+        return mean
     return _reduced(total, reduction).reshape(
         as_tensor(target, "target").shape if reduction == "none" else ()
     )

@@ -55,7 +55,7 @@ def sum_to_shape(array: Array, shape: tuple[int, ...]) -> Array:
         return array
     extra = array.ndim - len(shape)
     stretched = [extra + i for i, n in enumerate(shape) if n == 1 and array.shape[extra + i] != 1]
-    summed = array.sum(axis=(*range(extra), *stretched), keepdims=True)
+    summed: Array = array.sum(axis=(*range(extra), *stretched), keepdims=True)
     return summed.reshape(shape)
 
 
@@ -212,13 +212,15 @@ class MatMul(Function):
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
         """Multiply matrices; leading axes broadcast."""
         if a.ndim == 0 or b.ndim == 0:
-            raise ValueError(f"matmul needs at least 1 axis on both sides, got {a.shape} @ {b.shape}")
+            raise ValueError(
+                f"matmul needs at least 1 axis on both sides, got {a.shape} @ {b.shape}"
+            )
         ctx.save_for_backward(a, b)
         return np.asarray(np.matmul(a.data, b.data))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """dA = dY B^T, dB = A^T dY, with vectors taken as one-row or one-column matrices."""
+        """DA = dY B^T, dB = A^T dY, with vectors taken as one-row or one-column matrices."""
         (a, b), (need_a, need_b) = ctx.saved_tensors, ctx.needs_input_grad
         matrix_a = a.reshape(1, -1) if a.ndim == 1 else a
         matrix_b = b.reshape(-1, 1) if b.ndim == 1 else b
@@ -276,9 +278,10 @@ class Exp(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        """Y' = y."""
+        """The derivative is y."""
+        y: Tensor
         (y,) = ctx.saved_tensors
-        return g * y  # type: ignore[no-any-return]
+        return g * y
 
 
 class Log(Function):
@@ -292,7 +295,8 @@ class Log(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        """Y' = 1 / x."""
+        """The derivative is 1 / x."""
+        x: Tensor
         (x,) = ctx.saved_tensors
         return g / x
 
@@ -309,7 +313,8 @@ class Sqrt(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        """Y' = 1 / (2 y)."""
+        """The derivative is 1 / (2 y)."""
+        y: Tensor
         (y,) = ctx.saved_tensors
         return g / (y * 2)
 
@@ -325,8 +330,9 @@ class Abs(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        """Y' = sign(x), 0 at 0."""
-        return g * ctx.sign
+        """The derivative is sign(x), 0 at 0."""
+        sign: Array = ctx.sign
+        return g * sign
 
 
 class Tanh(Function):
@@ -341,7 +347,8 @@ class Tanh(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        """Y' = 1 - y^2."""
+        """The derivative is 1 - y^2."""
+        y: Tensor
         (y,) = ctx.saved_tensors
         return g * (1 - y * y)
 
@@ -358,7 +365,8 @@ class Sigmoid(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        """Y' = y (1 - y)."""
+        """The derivative is y (1 - y)."""
+        y: Tensor
         (y,) = ctx.saved_tensors
         return g * (y * (1 - y))
 
@@ -371,12 +379,12 @@ class LeakyReLU(Function):
         """Rectify; NaN stays NaN."""
         ctx.positive, ctx.slope = x.data > 0, slope
         if slope == 0:
-            return np.maximum(x.data, x.data.dtype.type(0))
-        return np.where(ctx.positive, x.data, x.data * x.data.dtype.type(slope))
+            return np.asarray(np.maximum(x.data, x.data.dtype.type(0)))
+        return np.where(x.data > 0, x.data, x.data * x.data.dtype.type(slope))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        """Y' = 1 where x > 0, slope elsewhere."""
+        """The derivative is 1 where x > 0, slope elsewhere."""
         if ctx.slope == 0:
             return g * ctx.positive, None
         return g * np.where(ctx.positive, 1, ctx.slope).astype(g.dtype), None
@@ -413,7 +421,8 @@ class LogSoftmax(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        """DX = g - softmax(x) * sum(g)."""
+        """The gradient is g - softmax(x) * sum(g)."""
+        y: Tensor
         (y,) = ctx.saved_tensors
         return g - y.exp() * g.sum(ctx.dim, keepdim=True), None
 

@@ -86,6 +86,7 @@ class Tensor:
 
     data: npt.NDArray[Any]
     grad_fn: Function | None
+    _counter: list[int]  # how often the memory was changed in place; views share it
 
     def __init__(self, data: npt.ArrayLike | Tensor, requires_grad: bool = False) -> None:
         self._set(_as_array(data))
@@ -104,7 +105,6 @@ class Tensor:
         """Wrap an array that is known to be fit, at the least cost."""
         self = Tensor.__new__(Tensor)
         self._set(array)
-        # How often the memory was changed in place; views share the counter.
         self._counter = [0]
         return self
 
@@ -318,41 +318,41 @@ class Tensor:
         return Tensor(other)
 
     def __add__(self, other: Operand) -> Tensor:
-        return ops.Add.apply(self, self._operand(other))  # type: ignore[no-any-return]
+        return ops.Add.apply(self, self._operand(other))
 
     __radd__ = __add__
 
     def __sub__(self, other: Operand) -> Tensor:
-        return ops.Sub.apply(self, self._operand(other))  # type: ignore[no-any-return]
+        return ops.Sub.apply(self, self._operand(other))
 
     def __rsub__(self, other: Operand) -> Tensor:
-        return ops.Sub.apply(self._operand(other), self)  # type: ignore[no-any-return]
+        return ops.Sub.apply(self._operand(other), self)
 
     def __mul__(self, other: Operand) -> Tensor:
-        return ops.Mul.apply(self, self._operand(other))  # type: ignore[no-any-return]
+        return ops.Mul.apply(self, self._operand(other))
 
     __rmul__ = __mul__
 
     def __truediv__(self, other: Operand) -> Tensor:
-        return ops.Div.apply(self, self._operand(other))  # type: ignore[no-any-return]
+        return ops.Div.apply(self, self._operand(other))
 
     def __rtruediv__(self, other: Operand) -> Tensor:
-        return ops.Div.apply(self._operand(other), self)  # type: ignore[no-any-return]
+        return ops.Div.apply(self._operand(other), self)
 
     def __pow__(self, other: Operand) -> Tensor:
-        return ops.Pow.apply(self, self._operand(other))  # type: ignore[no-any-return]
+        return ops.Pow.apply(self, self._operand(other))
 
     def __rpow__(self, other: Operand) -> Tensor:
-        return ops.Pow.apply(self._operand(other), self)  # type: ignore[no-any-return]
+        return ops.Pow.apply(self._operand(other), self)
 
     def __matmul__(self, other: Tensor | npt.NDArray[Any]) -> Tensor:
-        return ops.MatMul.apply(self, self._operand(other))  # type: ignore[no-any-return]
+        return ops.MatMul.apply(self, self._operand(other))
 
     def __rmatmul__(self, other: Tensor | npt.NDArray[Any]) -> Tensor:
-        return ops.MatMul.apply(self._operand(other), self)  # type: ignore[no-any-return]
+        return ops.MatMul.apply(self._operand(other), self)
 
     def __neg__(self) -> Tensor:
-        return ops.Neg.apply(self)  # type: ignore[no-any-return]
+        return ops.Neg.apply(self)
 
     def where(self, condition: npt.NDArray[Any], other: Operand) -> Tensor:
         """Return these elements where `condition` is True, those of `other` elsewhere."""
@@ -371,21 +371,21 @@ class Tensor:
     def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
         return self._compare(np.not_equal, other)
 
-    def __lt__(self, other: Operand) -> Tensor:
+    def __lt__(self, other: Any) -> Tensor:
         return self._compare(np.less, other)
 
-    def __le__(self, other: Operand) -> Tensor:
+    def __le__(self, other: Any) -> Tensor:
         return self._compare(np.less_equal, other)
 
-    def __gt__(self, other: Operand) -> Tensor:
+    def __gt__(self, other: Any) -> Tensor:
         return self._compare(np.greater, other)
 
-    def __ge__(self, other: Operand) -> Tensor:
+    def __ge__(self, other: Any) -> Tensor:
         return self._compare(np.greater_equal, other)
 
     def _compare(self, ufunc: np.ufunc, other: Any) -> Tensor:
         if not isinstance(other, Tensor | np.ndarray | np.generic | int | float | list | tuple):
-            return NotImplemented
+            return NotImplemented  # type: ignore[no-any-return]
         return Tensor._of(np.asarray(ufunc(self.data, self._operand(other).data)))  # type: ignore[arg-type]
 
     __hash__ = object.__hash__
@@ -393,30 +393,30 @@ class Tensor:
     # --- element by element ----------------------------------------------------
 
     def exp(self) -> Tensor:
-        """e to the power of each element."""
-        return ops.Exp.apply(self)  # type: ignore[no-any-return]
+        """E to the power of each element."""
+        return ops.Exp.apply(self)
 
     def log(self) -> Tensor:
         """Natural logarithm of each element."""
-        return ops.Log.apply(self)  # type: ignore[no-any-return]
+        return ops.Log.apply(self)
 
     def sqrt(self) -> Tensor:
         """Square root of each element."""
-        return ops.Sqrt.apply(self)  # type: ignore[no-any-return]
+        return ops.Sqrt.apply(self)
 
     def abs(self) -> Tensor:
         """Absolute value of each element."""
-        return ops.Abs.apply(self)  # type: ignore[no-any-return]
+        return ops.Abs.apply(self)
 
-    __abs__ = abs
+    __abs__ = abs  # noqa: A003 - the method above
 
     def tanh(self) -> Tensor:
         """Hyperbolic tangent of each element."""
-        return ops.Tanh.apply(self)  # type: ignore[no-any-return]
+        return ops.Tanh.apply(self)
 
     def sigmoid(self) -> Tensor:
         """1 / (1 + exp(-x)) of each element."""
-        return ops.Sigmoid.apply(self)  # type: ignore[no-any-return]
+        return ops.Sigmoid.apply(self)
 
     # --- reductions --------------------------------------------------------------
 
@@ -478,7 +478,7 @@ class Tensor:
 
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """Index of the largest element, in the flattened Tensor or along `dim`."""
-        return Tensor._of(np.asarray(self.data.argmax(axis=dim, keepdims=keepdim)))
+        return Tensor._of(np.asarray(np.argmax(self.data, axis=dim, keepdims=keepdim)))
 
     # --- shapes --------------------------------------------------------------------
 
@@ -553,7 +553,9 @@ class Tensor:
                 "Tensor (x = x + 1), or, to update a parameter, use a `with no_grad():` block."
             )
         if not np.can_cast(array.dtype, self.dtype, "same_kind"):
-            raise TypeError(f"cannot write {array.dtype} values into a {self.dtype} Tensor in place")
+            raise TypeError(
+                f"cannot write {array.dtype} values into a {self.dtype} Tensor in place"
+            )
         self.data[index] = array
         self.mark_changed()
         return self

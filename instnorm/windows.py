@@ -112,7 +112,7 @@ class Window:
         return padded
 
     def _positions(self) -> Iterator[Pair]:
-        return itertools.product(*(range(k) for k in self.kernel_size))
+        return itertools.product(range(self.kernel_size[0]), range(self.kernel_size[1]))
 
     def _slices(self, i: int, j: int) -> tuple[slice, slice]:
         """Where element (i, j) of every window lies in the padded image."""
@@ -161,7 +161,8 @@ class Window:
         total = np.zeros((*self.shape[:2], *self.output_size), images.dtype)
         for i, j in self._positions():
             total += self._at(padded, i, j)
-        return total / images.dtype.type(math.prod(self.kernel_size))
+        total /= math.prod(self.kernel_size)
+        return total
 
     def spread(self, means: Array) -> Array:
         """The adjoint of `mean`."""
@@ -206,7 +207,8 @@ def nearest_sources(
     values = tuple(given) if isinstance(given, Sequence) else (given,) * len(spatial)
     if len(values) != len(spatial):
         raise ValueError(
-            f"{name} has {len(values)} entries, expected one for each of {len(spatial)} spatial axes"
+            f"{name} has {len(values)} entries, expected one for each of the "
+            f"{len(spatial)} spatial axes"
         )
     sources = []
     for axis, (value, length) in enumerate(zip(values, spatial, strict=True), 2):
@@ -269,7 +271,7 @@ def pad_axis(array: Array, axis: int, before: int, after: int, mode: str) -> Arr
 def unpad_axis(array: Array, axis: int, before: int, after: int, mode: str) -> Array:
     """The adjoint of `pad_axis`."""
     length = array.shape[axis] - before - after
-    inside = array[_along(axis, slice(before, before + length))]
+    inside: Array = array[_along(axis, slice(before, before + length))]
     if mode == "constant":
         return inside
     result = inside.copy()

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from instnorm import functional as F
 from instnorm import arrays
+from instnorm import functional as F
 from instnorm.nn import init
 from instnorm.nn.module import Module, Parameter
 from instnorm.tensor import Tensor
@@ -46,7 +46,9 @@ class _InstanceNorm(Module):
 
     def _make_state(self, dtype: np.dtype[Any], bias: bool) -> None:
         shape = (self.num_features,)
-        self.register_parameter("weight", Parameter(np.empty(shape, dtype)) if self.affine else None)
+        self.register_parameter(
+            "weight", Parameter(np.empty(shape, dtype)) if self.affine else None
+        )
         self.register_parameter(
             "bias", Parameter(np.empty(shape, dtype)) if self.affine and bias else None
         )
@@ -54,7 +56,9 @@ class _InstanceNorm(Module):
         self.register_buffer("running_mean", Tensor(np.empty(shape, dtype)) if tracked else None)
         self.register_buffer("running_var", Tensor(np.empty(shape, dtype)) if tracked else None)
         # PyTorch has it, and never counts.
-        self.register_buffer("num_batches_tracked", Tensor(np.zeros((), np.int64)) if tracked else None)
+        self.register_buffer(
+            "num_batches_tracked", Tensor(np.zeros((), np.int64)) if tracked else None
+        )
 
     def reset_running_stats(self) -> None:
         """Set the running mean to 0 and the running variance to 1."""
@@ -124,7 +128,7 @@ class _InstanceNorm(Module):
         return (
             f"{' and '.join(found)}: this {type(self).__name__} does not track running statistics "
             "(track_running_stats=False, the default). Create it with track_running_stats=True to "
-            "use them, delete them from the state dict, or load with strict=False to leave them out."
+            "use them, delete them from the state dict, or load with strict=False to skip them."
         )
 
     def extra_repr(self) -> str:
@@ -139,7 +143,9 @@ _DOCSTRING = """Instance normalization of {what} inputs.
 
     Each channel of each sample is normalized by its own mean and biased variance:
 
-    .. math:: y = \\frac{{x - \\mathrm{{mean}}}}{{\\sqrt{{\\mathrm{{var}} + \\epsilon}}}} \\cdot weight + bias
+    .. math::
+        y = \\frac{{x - \\mathrm{{mean}}}}{{\\sqrt{{\\mathrm{{var}} + \\epsilon}}}}
+            \\cdot weight + bias
 
     Parameters
     ----------
@@ -189,21 +195,21 @@ _DOCSTRING = """Instance normalization of {what} inputs.
     """
 
 
-class InstanceNorm1d(_InstanceNorm):
+class InstanceNorm1d(_InstanceNorm):  # noqa: D101 - it is in the template
     __doc__ = _DOCSTRING.format(
         what="sequence", rank=1, shapes="(N, C, L) or (C, L)", example="(2, 3, 8)"
     )
     _unbatched_ndim = 2
 
 
-class InstanceNorm2d(_InstanceNorm):
+class InstanceNorm2d(_InstanceNorm):  # noqa: D101 - it is in the template
     __doc__ = _DOCSTRING.format(
         what="image", rank=2, shapes="(N, C, H, W) or (C, H, W)", example="(2, 3, 8, 8)"
     )
     _unbatched_ndim = 3
 
 
-class InstanceNorm3d(_InstanceNorm):
+class InstanceNorm3d(_InstanceNorm):  # noqa: D101 - it is in the template
     __doc__ = _DOCSTRING.format(
         what="volume", rank=3, shapes="(N, C, D, H, W) or (C, D, H, W)", example="(2, 3, 4, 4, 4)"
     )

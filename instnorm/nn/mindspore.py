@@ -90,7 +90,9 @@ class _InstanceNorm(Module):
 
 _DOCSTRING = """Instance normalization of {what} inputs, with MindSpore's names and defaults.
 
-    .. math:: y = \\frac{{x - \\mathrm{{mean}}}}{{\\sqrt{{\\mathrm{{var}} + \\epsilon}}}} \\cdot \\gamma + \\beta
+    .. math::
+        y = \\frac{{x - \\mathrm{{mean}}}}{{\\sqrt{{\\mathrm{{var}} + \\epsilon}}}}
+            \\cdot \\gamma + \\beta
 
     Parameters
     ----------
@@ -131,17 +133,17 @@ _DOCSTRING = """Instance normalization of {what} inputs, with MindSpore's names 
     """
 
 
-class InstanceNorm1d(_InstanceNorm):
+class InstanceNorm1d(_InstanceNorm):  # noqa: D101 - it is in the template
     __doc__ = _DOCSTRING.format(what="sequence", rank=1, shapes="(N, C, L)")
     _ndim = 3
 
 
-class InstanceNorm2d(_InstanceNorm):
+class InstanceNorm2d(_InstanceNorm):  # noqa: D101 - it is in the template
     __doc__ = _DOCSTRING.format(what="image", rank=2, shapes="(N, C, H, W)")
     _ndim = 4
 
 
-class InstanceNorm3d(_InstanceNorm):
+class InstanceNorm3d(_InstanceNorm):  # noqa: D101 - it is in the template
     __doc__ = _DOCSTRING.format(what="volume", rank=3, shapes="(N, C, D, H, W)")
     _ndim = 5
 

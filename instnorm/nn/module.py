@@ -90,6 +90,7 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output by `forward`."""
         return self.forward(*args, **kwargs)
 
     # --- registration ----------------------------------------------------------
@@ -193,7 +194,9 @@ class Module:
         """Yield the direct submodules."""
         return (child for _, child in self.named_children())
 
-    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
         """Yield the parameters, each once, with their dotted names."""
         return self._named("_parameters", prefix, recurse)
 
@@ -367,7 +370,9 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        inside = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self._modules.items()]
+        inside = [
+            f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self._modules.items()
+        ]
         own = self.extra_repr()
         if not inside:
             return f"{type(self).__name__}({own})"
@@ -378,7 +383,11 @@ def array_from(value: Any) -> npt.NDArray[Any]:
     """Return the values of whatever can be read as an array of numbers."""
     if isinstance(value, Tensor):
         return value.data
-    if not isinstance(value, np.ndarray) and not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
+    if (
+        not isinstance(value, np.ndarray)
+        and not hasattr(value, "__array__")
+        and hasattr(value, "__dlpack__")
+    ):
         return np.from_dlpack(value)
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
