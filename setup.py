@@ -1,6 +1,7 @@
-"""What TOML cannot say: the compiled module, its compiler flags, the OpenMP probe."""
+"""What TOML cannot say: the compiled module at each SIMD level, its flags, and their probes."""
 
 import os
+import platform
 import subprocess
 import sys
 import sysconfig
@@ -11,37 +12,83 @@ import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-# No -march: the module must run on every processor of its architecture. Contraction to
-# fused multiply-add is off, so that every build gives the same bits.
-FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+# No -march: `_core` must run on every processor of its architecture. Contraction to
+# fused multiply-add is off, so that every level and every build gives the same bits.
+FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+# GCC would unroll the short loops over accumulators before it could vectorize them.
+GCC_FLAGS = ["--param=max-completely-peel-times=4"]
 
-PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+# The same source once more for wider registers; `simd.py` chooses when it is imported.
+X86_LEVELS = {
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": [
+        *["-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
+        "-mprefer-vector-width=512",
+    ],
+}
+
+EMPTY_PROGRAM = "int main(void) { return 0; }\n"
+OPENMP_PROGRAM = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
 
 
-def openmp_flags() -> list[str]:
-    """The compiler's OpenMP flags, or none where a test program does not build with them."""
-    if os.environ.get("INSTNORM_NO_OPENMP"):
-        return []
+def compiles(program: str, flags: list[str]) -> bool:
+    """Whether the C compiler makes an executable of a program with these flags."""
     compiler = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "probe.c")
-        source.write_text(PROBE)
-        command = [*compiler.split(), "-fopenmp", str(source), "-o", str(Path(folder, "probe"))]
+        source.write_text(program)
+        command = [*compiler.split(), *flags, str(source), "-o", str(Path(folder, "probe"))]
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=60)
-        except (OSError, subprocess.SubprocessError) as error:
-            print(f"instnorm: building without OpenMP, single-threaded ({error})", file=sys.stderr)
-            return []
-    return ["-fopenmp"]
+        except (OSError, subprocess.SubprocessError):
+            return False
+    return True
+
+
+def openmp_flags() -> list[str]:
+    if os.environ.get("INSTNORM_NO_OPENMP"):
+        return []
+    if compiles(OPENMP_PROGRAM, ["-fopenmp"]):
+        return ["-fopenmp"]
+    print("instnorm: no OpenMP found; building single-threaded", file=sys.stderr)
+    return []
+
+
+def levels() -> dict[str, list[str]]:
+    """The SIMD levels beyond the baseline that this compiler can build, with their flags."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return {}
+    return {name: f for name, f in X86_LEVELS.items() if compiles(EMPTY_PROGRAM, f)}
+
+
+def extension(name: str, source: str, flags: list[str]) -> Extension:
+    return Extension(
+        f"instnorm.{name}",
+        [source],
+        include_dirs=[numpy.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        extra_compile_args=FLAGS + flags,
+        extra_link_args=openmp,
+        depends=["instnorm/_core.pyx"],
+    )
+
+
+def wrapper_for(level: str) -> str:
+    """A C file that is `_core.c` under another module name."""
+    folder = Path("build", "levels")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"_core_{level}.c"
+    path.write_text(
+        f'#define PyInit__core PyInit__core_{level}\n#include "../../instnorm/_core.c"\n'
+    )
+    return str(path)
 
 
 openmp = openmp_flags()
-core = Extension(
-    "instnorm._core",
-    ["instnorm/_core.pyx"],
-    include_dirs=[numpy.get_include()],
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-    extra_compile_args=FLAGS + openmp,
-    extra_link_args=openmp,
+flags = openmp + (GCC_FLAGS if compiles(EMPTY_PROGRAM, GCC_FLAGS) else [])
+setup(
+    ext_modules=[
+        *cythonize([extension("_core", "instnorm/_core.pyx", flags)]),
+        *(extension(f"_core_{n}", wrapper_for(n), flags + f) for n, f in levels().items()),
+    ]
 )
-setup(ext_modules=cythonize([core]))

@@ -7,7 +7,7 @@ gradients.
 
 from importlib.metadata import PackageNotFoundError, version
 
-from instnorm import _core, autograd, functional, nn, optim, testing
+from instnorm import autograd, functional, nn, optim, testing
 from instnorm.arrays import instance_norm, instance_norm_backward
 from instnorm.autograd import enable_grad, grad, is_grad_enabled, no_grad
 from instnorm.nn.init import manual_seed
@@ -38,4 +38,4 @@ __all__ = [
     "testing",
 ]
 
-_core.set_num_threads(default_num_threads())
+set_num_threads(default_num_threads())

@@ -51,16 +51,36 @@ cdef extern from *:
     #else
     static const char *INSTNORM_COMPILER = "unknown";
     #endif
+    #if defined(__x86_64__) && defined(__GNUC__)
+    static int instnorm_has_avx2(void) {
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    }
+    static int instnorm_has_avx512(void) {
+        return instnorm_has_avx2() && __builtin_cpu_supports("avx512f")
+            && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")
+            && __builtin_cpu_supports("avx512vl");
+    }
+    #else
+    static int instnorm_has_avx2(void) { return 0; }
+    static int instnorm_has_avx512(void) { return 0; }
+    #endif
     """
     const int INSTNORM_HAS_OPENMP
     const char *INSTNORM_COMPILER
+    bint instnorm_has_avx2() nogil
+    bint instnorm_has_avx512() nogil
 
 cdef enum:
     LANES = 32            # independent accumulators of a sum
+    HALF = 16             # of LANES, for the sums that run in double from the start
     FLUSH = 16            # steps that a lane sums in the input's own precision
+    SHORT = 256           # up to here, fewer passes beat narrower numbers
+    GROUP = 8             # short rows that go through each step together
     BLOCK = 2048          # elements summed together: 8 KiB of float32
     # Below this many elements a thread team costs more than it gives.
-    SERIAL_BELOW = 16384
+    # A team also waits, for milliseconds, where another library's idle threads spin on the
+    # processors, as OpenBLAS's do after each matrix product: so not for what takes less.
+    SERIAL_BELOW = 262144
 
 HAS_OPENMP = bool(INSTNORM_HAS_OPENMP)
 COMPILER = INSTNORM_COMPILER.decode()
@@ -81,17 +101,25 @@ cdef inline Py_ssize_t blocks_in(Py_ssize_t length) noexcept nogil:
     return (length + BLOCK - 1) // BLOCK
 
 
+cdef inline double halves_total(const double *lane) noexcept nogil:
+    """Sum of HALF numbers, as a balanced tree, of steps that vectorize."""
+    cdef double eight[8]
+    cdef double four[4]
+    cdef Py_ssize_t i
+    for i in range(8):
+        eight[i] = lane[i] + lane[i + 8]
+    for i in range(4):
+        four[i] = eight[i] + eight[i + 4]
+    return (four[0] + four[2]) + (four[1] + four[3])
+
+
 cdef inline double lanes_total(const double *lane) noexcept nogil:
-    """Sum of LANES numbers, as a balanced tree."""
-    cdef double folded[LANES]
-    cdef Py_ssize_t i, width = LANES // 2
-    for i in range(LANES):
-        folded[i] = lane[i]
-    while width > 0:
-        for i in range(width):
-            folded[i] = folded[i] + folded[i + width]
-        width = width // 2
-    return folded[0]
+    """Sum of LANES numbers."""
+    cdef double half[HALF]
+    cdef Py_ssize_t i
+    for i in range(HALF):
+        half[i] = lane[i] + lane[i + HALF]
+    return halves_total(half)
 
 
 cdef inline floating pilot_of(const floating *x, Py_ssize_t n) noexcept nogil:
@@ -152,34 +180,58 @@ cdef inline void centred_sums(
     sum2[0] = lanes_total(wide2)
 
 
-cdef Moments block_moments_in_double(const floating *x, Py_ssize_t n) noexcept nogil:
-    """The same moments for a block whose squares leave the range of float32."""
+cdef inline Moments moments_in_double(const floating *x, Py_ssize_t n) noexcept nogil:
+    """All in double: for short rows, and where squares leave the range of float32."""
     cdef Moments out
-    cdef double total = 0, sum1 = 0, sum2 = 0, d
-    cdef Py_ssize_t i
-    for i in range(n):
-        total += <double>x[i] - <double>x[0]
+    cdef double first = x[0]
+    cdef double d, sum1
+    cdef double lane1[HALF]
+    cdef double lane2[HALF]
+    cdef Py_ssize_t half = HALF
+    cdef Py_ssize_t i, j
+    cdef Py_ssize_t whole = n - n % half
+    for j in range(HALF):
+        lane1[j] = 0
+    for i in range(n // half):
+        for j in range(HALF):
+            lane1[j] = lane1[j] + (<double>x[i * half + j] - first)
+    for j in range(n - whole):
+        lane1[j] = lane1[j] + (<double>x[whole + j] - first)
     out.count = n
-    out.origin = <double>x[0] + total / n
-    for i in range(n):
-        d = <double>x[i] - out.origin
-        sum1 += d
-        sum2 += d * d
+    out.origin = first + halves_total(lane1) / n
+    for j in range(HALF):
+        lane1[j] = 0
+        lane2[j] = 0
+    for i in range(n // half):
+        for j in range(HALF):
+            d = <double>x[i * half + j] - out.origin
+            lane1[j] = lane1[j] + d
+            lane2[j] = lane2[j] + d * d
+    for j in range(n - whole):
+        d = <double>x[whole + j] - out.origin
+        lane1[j] = lane1[j] + d
+        lane2[j] = lane2[j] + d * d
+    sum1 = halves_total(lane1)
     out.offset = sum1 / n
-    out.m2 = max(sum2 - sum1 * out.offset, 0.0)
+    # Rounding can leave a tiny negative number. A NaN must stay one.
+    out.m2 = halves_total(lane2) - sum1 * out.offset
+    if out.m2 < 0:
+        out.m2 = 0
     return out
 
 
 cdef inline Moments block_moments(const floating *x, Py_ssize_t n) noexcept nogil:
     cdef Moments out
     cdef double sum1, sum2
-    cdef floating pilot = pilot_of(x, n)
+    cdef floating pilot
+    if n <= SHORT:
+        return moments_in_double(x, n)
+    pilot = pilot_of(x, n)
     centred_sums(x, n, pilot, &sum1, &sum2)
-    # Squares that may have lost digits to underflow, or overflowed: once more,
-    # in double. An all-equal block gives zero, rightly, and is told by its ends.
+    # Squares that may have lost digits to underflow, or overflowed: once more.
     if floating is float:
         if not (sum2 > n * 1e-28 and sum2 < 1e37):
-            return block_moments_in_double(x, n)
+            return moments_in_double(x, n)
     out.count = n
     out.origin = pilot
     out.offset = sum1 / n
@@ -287,33 +339,58 @@ cdef inline double bias_of(Affine affine, Py_ssize_t row) noexcept nogil:
     return number_at(affine.bias, affine.bias_is_double, row % affine.channels)
 
 
-cdef inline Line finish_row(
-    Moments moments, Py_ssize_t row, Affine affine, double eps,
-    double *mean,           # OUT mean[row]
-    double *rstd,           # OUT rstd[row]
-    floating like,
+cdef inline void finish_rows(
+    const Moments *moments, # IN  of `count` rows, the first of which is `row`
+    Py_ssize_t row, Py_ssize_t count, double eps,
+    double *mean,           # OUT mean[row : row + count]
+    double *rstd,           # OUT rstd[row : row + count]
 ) noexcept nogil:
-    mean[row] = moments.origin + moments.offset
-    rstd[row] = inverse_std(moments.m2 / moments.count, eps)
-    return line_of(
-        moments.origin, moments.offset, rstd[row],
-        weight_of(affine, row), bias_of(affine, row), like,
-    )
+    cdef Py_ssize_t i
+    for i in range(count):
+        mean[row + i] = moments[i].origin + moments[i].offset
+        rstd[row + i] = inverse_std(moments[i].m2 / moments[i].count, eps)
 
 
 # ------------------------------------------------------------------ all rows
+
+cdef inline Py_ssize_t group_size(Py_ssize_t length) noexcept nogil:
+    """Rows that are taken together: several short ones, whose steps then overlap."""
+    return GROUP if length <= SHORT else 1
+
+
+cdef inline void forward_group(
+    const floating *x, floating *y, Py_ssize_t row, Py_ssize_t count, Py_ssize_t length,
+    Affine affine, double eps, double *mean, double *rstd,
+) noexcept nogil:
+    cdef Moments moments[GROUP]
+    cdef Py_ssize_t i
+    for i in range(count):
+        moments[i] = row_moments(x + (row + i) * length, length)
+    finish_rows(moments, row, count, eps, mean, rstd)
+    for i in range(count):
+        apply_line(
+            x + (row + i) * length, y + (row + i) * length, length,
+            line_of(
+                moments[i].origin, moments[i].offset, rstd[row + i],
+                weight_of(affine, row + i), bias_of(affine, row + i), <floating>0,
+            ),
+        )
+
 
 cdef void forward_by_rows(
     const floating *x, floating *y, Py_ssize_t rows, Py_ssize_t length,
     Affine affine, double eps, double *mean, double *rstd, int threads,
 ) noexcept nogil:
-    cdef Py_ssize_t row
-    cdef Line line
-    for row in prange(rows, num_threads=threads, schedule="static", use_threads_if=threads > 1):
-        line = finish_row(
-            row_moments(x + row * length, length), row, affine, eps, mean, rstd, <floating>0
+    cdef Py_ssize_t size = group_size(length)
+    cdef Py_ssize_t group
+    for group in prange(
+        (rows + size - 1) // size,
+        num_threads=threads, schedule="static", use_threads_if=threads > 1,
+    ):
+        forward_group(
+            x, y, group * size, min(size, rows - group * size), length,
+            affine, eps, mean, rstd,
         )
-        apply_line(x + row * length, y + row * length, length, line)
 
 
 cdef bint forward_by_blocks(
@@ -337,8 +414,10 @@ cdef bint forward_by_blocks(
     for row in range(rows):
         for task in range(row * blocks + 1, (row + 1) * blocks):
             merge(&moments[row * blocks], moments[task])
-        lines[row] = finish_row(
-            moments[row * blocks], row, affine, eps, mean, rstd, <floating>0
+        finish_rows(&moments[row * blocks], row, 1, eps, mean, rstd)
+        lines[row] = line_of(
+            moments[row * blocks].origin, moments[row * blocks].offset, rstd[row],
+            weight_of(affine, row), bias_of(affine, row), <floating>0,
         )
     for task in prange(rows * blocks, num_threads=threads, schedule="static"):
         start = (task % blocks) * BLOCK
@@ -361,8 +440,7 @@ cdef void statistics_by_rows(
     cdef Moments moments
     for row in prange(rows, num_threads=threads, schedule="static", use_threads_if=threads > 1):
         moments = row_moments(x + row * length, length)
-        mean[row] = moments.origin + moments.offset
-        rstd[row] = inverse_std(moments.m2 / moments.count, eps)
+        finish_rows(&moments, row, 1, eps, mean, rstd)
 
 
 cdef void apply_by_blocks(
@@ -529,25 +607,46 @@ cdef inline void apply_plane(
 
 # --------------------------------------------------------- backward: all rows
 
+cdef inline void backward_group(
+    const floating *grad_output, const floating *x, floating *grad_input,
+    Py_ssize_t row, Py_ssize_t count, Py_ssize_t length, Affine affine,
+    const double *mean, const double *rstd, bint through_statistics,
+    double *sum_grad, double *sum_product,
+) noexcept nogil:
+    cdef Plane planes[GROUP]
+    cdef Py_ssize_t i, offset
+    for i in range(count):
+        offset = (row + i) * length
+        row_product_sums(
+            grad_output + offset, x + offset, length, <floating>mean[row + i],
+            &sum_grad[row + i], &sum_product[row + i],
+        )
+    for i in range(count):
+        planes[i] = plane_of(
+            sum_grad[row + i], &sum_product[row + i], length, mean[row + i], rstd[row + i],
+            weight_of(affine, row + i), through_statistics, <floating>0,
+        )
+    for i in range(count):
+        offset = (row + i) * length
+        apply_plane(grad_output + offset, x + offset, grad_input + offset, length, planes[i])
+
+
 cdef void backward_by_rows(
     const floating *grad_output, const floating *x, floating *grad_input,
     Py_ssize_t rows, Py_ssize_t length, Affine affine,
     const double *mean, const double *rstd, bint through_statistics,
     double *sum_grad, double *sum_product, int threads,
 ) noexcept nogil:
-    cdef Py_ssize_t row, offset
-    cdef Plane plane
-    for row in prange(rows, num_threads=threads, schedule="static", use_threads_if=threads > 1):
-        offset = row * length
-        row_product_sums(
-            grad_output + offset, x + offset, length, <floating>mean[row],
-            &sum_grad[row], &sum_product[row],
+    cdef Py_ssize_t size = group_size(length)
+    cdef Py_ssize_t group
+    for group in prange(
+        (rows + size - 1) // size,
+        num_threads=threads, schedule="static", use_threads_if=threads > 1,
+    ):
+        backward_group(
+            grad_output, x, grad_input, group * size, min(size, rows - group * size), length,
+            affine, mean, rstd, through_statistics, sum_grad, sum_product,
         )
-        plane = plane_of(
-            sum_grad[row], &sum_product[row], length, mean[row], rstd[row],
-            weight_of(affine, row), through_statistics, <floating>0,
-        )
-        apply_plane(grad_output + offset, x + offset, grad_input + offset, length, plane)
 
 
 cdef bint backward_by_blocks(
@@ -612,6 +711,15 @@ cdef void reduce_over_batch(
 
 
 # ------------------------------------------------------------ Python entries
+
+def cpu_supports(str level):
+    """Whether the processor, and the operating system, run code of a SIMD level."""
+    if level == "avx512":
+        return instnorm_has_avx512()
+    if level == "avx2":
+        return instnorm_has_avx2()
+    return level == "baseline"
+
 
 cdef int thread_count = 1
 

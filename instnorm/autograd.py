@@ -48,6 +48,10 @@ class _SetGradEnabled(contextlib.ContextDecorator):
     def __init__(self) -> None:
         self._before: list[bool] = []
 
+    def _recreate_cm(self) -> _SetGradEnabled:
+        # A decorated function may run in several threads, and the mode is each thread's own.
+        return type(self)()
+
     def __enter__(self) -> None:
         self._before.append(_mode.enabled)
         _mode.enabled = self.enabled
@@ -359,9 +363,9 @@ def _run_backward(
                         _send(edge, g, pending, sink)
                 if not (create_graph if retain_graph is None else retain_graph):
                     node._saved = None if node._saved else ()
+        return sink.result()
     finally:
         _mode.enabled = before
-    return sink.result()
 
 
 def _seed(output: Tensor, gradient: Any) -> Tensor:
@@ -482,11 +486,13 @@ class _Leaves:
 
     def result(self) -> tuple[Tensor | None, ...]:
         for leaf, gradient in self._found.values():
+            # Copies: two leaves may have been sent the same array, or a broadcast one.
             if self._create_graph:
-                leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+                leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient
             elif leaf.grad is None:
-                # A copy: two leaves may have been sent the same array.
-                leaf.grad = _tensor.Tensor._of(gradient.data.copy())
+                copy = np.empty_like(leaf.data, subok=False)  # in the leaf's memory layout
+                copy[...] = gradient.data
+                leaf.grad = _tensor.Tensor._of(copy)
             else:
                 leaf.grad = _tensor.Tensor._of(np.asarray(leaf.grad.data + gradient.data))
         return ()

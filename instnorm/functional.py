@@ -373,15 +373,65 @@ def conv2d(
         padding=padding,
         dilation=dilation,
     )
-    columns = ops.linear(input, window.unfold, window.fold)
-    matrix = weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
-    output = columns @ matrix.T
     if bias is not None:
         bias = as_tensor(bias, "bias")
         _check_bias(bias, weight.shape[0])
-        output = output + bias
-    pixels = output.reshape(input.shape[0], *window.output_size, weight.shape[0])
-    return pixels.permute(0, 3, 1, 2)
+    return Conv2d.apply(input, weight, bias, window)
+
+
+class Conv2d(Function):
+    """Convolution: the matrix of windows times the matrix of weights."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, window: win.Window
+    ) -> Array:
+        """Convolve (N, C, H, W) with (O, C, kernel_h, kernel_w)."""
+        columns = window.unfold(input.data)
+        output = columns @ _weight_matrix(weight).data.T
+        if bias is not None:
+            output = output + bias.data
+        ctx.window = window
+        ctx.save_for_backward(input, weight, columns if ctx.needs_input_grad[1] else None)
+        pixels = output.reshape(input.shape[0], *window.output_size, weight.shape[0])
+        return pixels.transpose(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        """Convolve the gradient with the flipped weight, and with the input's windows."""
+        input, weight, saved_columns = ctx.saved_tensors
+        window, (need_input, need_weight, need_bias, _) = ctx.window, ctx.needs_input_grad
+        grad_input = grad_weight = None
+        if need_input:
+            grad_input = _conv2d_grad_input(grad_output, weight, window)
+        if need_weight:
+            columns = Tensor(saved_columns)
+            if autograd.is_grad_enabled():
+                columns = ops.linear(input, window.unfold, window.fold)
+            products = _pixel_rows(grad_output).T @ columns
+            by_pixel = products.reshape(weight.shape[0], *weight.shape[2:], weight.shape[1])
+            grad_weight = by_pixel.permute(0, 3, 1, 2)
+        return grad_input, grad_weight, grad_output.sum((0, 2, 3)) if need_bias else None, None
+
+
+def _weight_matrix(weight: Tensor) -> Tensor:
+    """(O, C, h, w) to (O, h * w * C), the order of elements in a window."""
+    return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
+
+
+def _pixel_rows(images: Tensor) -> Tensor:
+    """(N, C, H, W) to (N * H * W, C)."""
+    return images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
+
+
+def _conv2d_grad_input(grad_output: Tensor, weight: Tensor, window: win.Window) -> Tensor:
+    margin = window.adjoint_padding
+    if margin is None:
+        rows = _pixel_rows(grad_output) @ _weight_matrix(weight)
+        return ops.linear(rows, window.fold, window.unfold)
+    # With stride 1 the adjoint is a convolution too, which costs less than folding.
+    flipped = weight[:, :, ::-1, ::-1].transpose(0, 1)
+    return conv2d(grad_output, flipped, padding=margin, dilation=window.dilation)
 
 
 # --- pooling and resizing --------------------------------------------------------------
@@ -410,8 +460,13 @@ def max_pool2d(
     Tensor of shape (N, C, H', W')
     """
     input, window = _pooling(input, kernel_size, stride, padding)
-    winners = window.argmax(input.data)
-    return ops.linear(input, lambda a: window.pick(a, winners), lambda a: window.put(a, winners))
+    largest, winners = window.max(input.data)
+    return ops.linear(
+        input,
+        lambda a: window.pick(a, winners),
+        lambda a: window.put(a, winners),
+        result=largest,
+    )
 
 
 def avg_pool2d(

@@ -30,23 +30,27 @@ class Linear(Function):
     """``forward_map(x)``, for a linear map of arrays given together with its adjoint."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, forward_map: ArrayMap, adjoint_map: ArrayMap) -> Any:
-        """Apply the map."""
+    def forward(
+        ctx: Any, x: Tensor, forward_map: ArrayMap, adjoint_map: ArrayMap, result: Array | None
+    ) -> Any:
+        """Apply the map, unless its result is known."""
         ctx.maps = forward_map, adjoint_map
-        result = forward_map(x.data)
+        if result is None:
+            result = forward_map(x.data)
         return x.view_of_memory(result) if np.may_share_memory(result, x.data) else result
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
         """Apply the adjoint, whose own adjoint is the map."""
         forward_map, adjoint_map = ctx.maps
-        return linear(grad_output, adjoint_map, forward_map), None, None
+        return linear(grad_output, adjoint_map, forward_map), None, None, None
 
 
-def linear(x: Tensor, forward_map: ArrayMap, adjoint_map: ArrayMap) -> Tensor:
-    """``forward_map(x)``, differentiable by ``adjoint_map``."""
-    result: Tensor = Linear.apply(x, forward_map, adjoint_map)
-    return result
+def linear(
+    x: Tensor, forward_map: ArrayMap, adjoint_map: ArrayMap, result: Array | None = None
+) -> Tensor:
+    """``forward_map(x)``, or `result` where that is known, differentiable by ``adjoint_map``."""
+    return Linear.apply(x, forward_map, adjoint_map, result)
 
 
 def sum_to_shape(array: Array, shape: tuple[int, ...]) -> Array:
@@ -55,8 +59,21 @@ def sum_to_shape(array: Array, shape: tuple[int, ...]) -> Array:
         return array
     extra = array.ndim - len(shape)
     stretched = [extra + i for i, n in enumerate(shape) if n == 1 and array.shape[extra + i] != 1]
-    summed: Array = array.sum(axis=(*range(extra), *stretched), keepdims=True)
-    return summed.reshape(shape)
+    return _sum(array, (*range(extra), *stretched), keepdims=True).reshape(shape)
+
+
+def is_half(dtype: np.dtype[Any]) -> bool:
+    """Tell whether `dtype` is float16 or bfloat16."""
+    return dtype.name in ("float16", "bfloat16")
+
+
+def _sum(array: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+    if not is_half(array.dtype):
+        return np.asarray(array.sum(axis=axes, keepdims=keepdims))
+    # In bfloat16, 256 + 1 is 256: sums of half precision are taken in float32.
+    with np.errstate(over="ignore"):
+        summed = array.sum(axis=axes, keepdims=keepdims, dtype=np.float32)
+        return np.asarray(summed.astype(array.dtype))
 
 
 def _unbroadcast(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -162,7 +179,7 @@ class Div(Function):
         (a, b), (need_a, need_b) = ctx.saved_tensors, ctx.needs_input_grad
         return (
             _unbroadcast(g / b, a.shape) if need_a else None,
-            _unbroadcast(-g * a / (b * b), b.shape) if need_b else None,
+            _unbroadcast(-g * (a / b / b), b.shape) if need_b else None,
         )
 
 
@@ -358,8 +375,8 @@ class Sigmoid(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Logistic function, by way of tanh, which does not overflow."""
-        y = x.new(np.tanh(x.data * 0.5) * 0.5 + 0.5)
+        """Logistic function; where exp overflows, the result is 0, rightly."""
+        y = x.new(_quietly(lambda a: 1 / (1 + np.exp(-a)), x.data))
         ctx.save_for_backward(y)
         return y
 
@@ -436,7 +453,7 @@ def sum_over(x: Tensor, axes: tuple[int, ...], keepdim: bool) -> Tensor:
     kept = tuple([1 if i in axes else n for i, n in enumerate(full)])
     return linear(
         x,
-        lambda a: np.asarray(a.sum(axis=axes, keepdims=keepdim)),
+        lambda a: _sum(a, axes, keepdim),
         lambda a: np.broadcast_to(a.reshape(kept), full),
     )
 
@@ -461,7 +478,15 @@ def broadcasted(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def indexed(x: Tensor, index: Any) -> Tensor:
     """``x[index]`` by NumPy's rules."""
-    return linear(x, lambda a: np.asarray(a[index]), scatter_add(x.shape, index))
+    return linear(x, lambda a: _view_at(a, index), scatter_add(x.shape, index))
+
+
+def _view_at(array: Array, index: Any) -> Array:
+    result = array[index]
+    if isinstance(result, np.ndarray):
+        return result
+    # A single element: with an ellipsis NumPy gives a view of it, not a copy.
+    return np.asarray(array[(*index, ...) if isinstance(index, tuple) else (index, ...)])
 
 
 def taken_along(x: Tensor, indices: Array, axis: int) -> Tensor:

@@ -356,7 +356,9 @@ class Tensor:
 
     def where(self, condition: npt.NDArray[Any], other: Operand) -> Tensor:
         """Return these elements where `condition` is True, those of `other` elsewhere."""
-        result: Tensor = ops.Where.apply(_as_array(condition), self, self._operand(other))
+        # A copy: the graph keeps it, and the caller may go on to change it.
+        mask = _as_array(condition).copy()
+        result: Tensor = ops.Where.apply(mask, self, self._operand(other))
         return result
 
     def zeros_like(self) -> Tensor:
@@ -426,6 +428,8 @@ class Tensor:
 
     def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """Mean over all axes, or over those in `dim`."""
+        if ops.is_half(self.dtype):  # the sum, or the count, may be out of its range
+            return self.float().mean(dim, keepdim).to(self.dtype)
         axes = ops.axes_of(dim, self.ndim)
         return ops.sum_over(self, axes, keepdim) / ops.elements_over(self.shape, axes)
 
@@ -498,10 +502,9 @@ class Tensor:
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Swap two axes."""
-        (first,), (second,) = ops.axes_of(dim0, self.ndim), ops.axes_of(dim1, self.ndim)
-        axes = list(range(self.ndim))
-        axes[first], axes[second] = second, first
-        return ops.permuted(self, tuple(axes))
+        first, second = ops.axes_of(dim0, self.ndim), ops.axes_of(dim1, self.ndim)
+        swap = dict(zip(first + second, second + first, strict=True))  # empty without axes
+        return ops.permuted(self, tuple([swap.get(axis, axis) for axis in range(self.ndim)]))
 
     def permute(self, *dims: Any) -> Tensor:
         """Put the axes in the order `dims`."""
@@ -526,7 +529,7 @@ class Tensor:
 
     def clone(self) -> Tensor:
         """Return a copy that is connected to the graph."""
-        return ops.linear(self, lambda a: a.copy(), lambda a: a)
+        return ops.linear(self, lambda a: a.copy(order="K"), lambda a: a)
 
     def to(self, dtype: npt.DTypeLike) -> Tensor:
         """Return the Tensor itself, or a copy in another dtype."""
@@ -613,16 +616,18 @@ def tensor(
     >>> t
     tensor([0., 0.], dtype=float64)
     """
-    array = _as_array(data)
+    array = _as_array(data, python_floats=np.float32 if dtype is None else np.float64)
     return Tensor(array.astype(array.dtype if dtype is None else dtype), requires_grad)
 
 
-def _as_array(data: npt.ArrayLike | Tensor) -> npt.NDArray[Any]:
+def _as_array(
+    data: npt.ArrayLike | Tensor, python_floats: npt.DTypeLike = np.float32
+) -> npt.NDArray[Any]:
     if isinstance(data, Tensor):
         return data.data
     array = np.asarray(data)
     if array.dtype == np.float64 and not hasattr(data, "__array__") and not _has_float64(data):
-        array = array.astype(np.float32)
+        array = array.astype(python_floats, copy=False)
     # ml_dtypes' bfloat16 has kind "V", as structured types have, but no fields.
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise TypeError(
@@ -657,4 +662,7 @@ def _ints(values: tuple[Any, ...]) -> tuple[int, ...]:
 def _plain_index(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple([_plain_index(i) for i in index])
-    return index.data if isinstance(index, Tensor) else index
+    if isinstance(index, Tensor | np.ndarray):
+        # A copy: the graph keeps it, and the caller may go on to change it.
+        return (index.data if isinstance(index, Tensor) else index).copy()
+    return index

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 
-from instnorm import _core
+from instnorm.simd import kernels
 
 __all__ = ["get_num_threads", "set_num_threads"]
 
@@ -41,7 +41,7 @@ def set_num_threads(n: int) -> None:
         raise TypeError(f"n must be an integer, got {type(n).__name__}")
     if not 1 <= n <= 4096:
         raise ValueError(f"n must be from 1 to 4096, got {n}")
-    _core.set_num_threads(n)
+    kernels.set_num_threads(n)
 
 
 def get_num_threads() -> int:
@@ -55,7 +55,7 @@ def get_num_threads() -> int:
     int
         1 in a build without OpenMP.
     """
-    return _core.get_num_threads()
+    return kernels.get_num_threads()
 
 
 def default_num_threads() -> int:

@@ -123,33 +123,45 @@ class Window:
         )
         return rows, columns
 
-    # Pooling.
+    @property
+    def adjoint_padding(self) -> Pair | None:
+        """Padding with which the adjoint of the convolution is itself one; None if it is not."""
+        margins = [
+            d * (k - 1) - p
+            for d, k, p in zip(self.dilation, self.kernel_size, self.padding, strict=True)
+        ]
+        return (margins[0], margins[1]) if self.stride == (1, 1) and min(margins) >= 0 else None
 
-    def argmax(self, images: Array) -> Array:
-        """Which element of each window is the largest: its number, row by row."""
+    # Pooling. Results keep the memory layout of the argument.
+
+    def max(self, images: Array) -> tuple[Array, Array]:
+        """The largest element of each window, and which it is: its number, row by row."""
         padded = self._padded(images, -np.inf)
-        positions = self._positions()
-        best = self._at(padded, *next(positions)).copy()
-        winners = np.zeros(best.shape, np.intp)
-        for number, (i, j) in enumerate(positions, 1):
-            candidate = self._at(padded, i, j)
-            # A NaN wins, and is not beaten again.
-            wins = (candidate > best) | (np.isnan(candidate) & ~np.isnan(best))
-            np.copyto(best, candidate, where=wins)
-            winners[wins] = number
-        return winners
+        elements = [self._at(padded, i, j) for i, j in self._positions()]
+        best = elements[0].copy(order="K")
+        for element in elements[1:]:
+            np.maximum(best, element, out=best)
+        winners = np.zeros_like(best, np.uint8 if len(elements) < 256 else np.intp)
+        # From the last to the first, so that the first of equal ones stays; a NaN equals none.
+        has_nan = bool(np.isnan(best).any())
+        for number in range(len(elements) - 1, -1, -1):
+            wins = elements[number] == best
+            if has_nan:
+                wins |= np.isnan(elements[number])
+            np.copyto(winners, number, where=wins, casting="unsafe")
+        return best, winners
 
     def pick(self, images: Array, winners: Array) -> Array:
         """Element `winners` of each window."""
         padded = self._padded(images, -np.inf)
-        result = np.empty(winners.shape, images.dtype)
+        result = np.empty_like(winners, images.dtype)
         for number, (i, j) in enumerate(self._positions()):
             np.copyto(result, self._at(padded, i, j), where=winners == number)
         return result
 
     def put(self, values: Array, winners: Array) -> Array:
         """The adjoint of `pick`."""
-        padded = self._zeros(values.dtype)
+        padded = self._padded_zeros(values)
         for number, (i, j) in enumerate(self._positions()):
             at = self._at(padded, i, j)
             at += values * (winners == number)
@@ -158,7 +170,7 @@ class Window:
     def mean(self, images: Array) -> Array:
         """The mean of each window."""
         padded = self._padded(images, 0)
-        total = np.zeros((*self.shape[:2], *self.output_size), images.dtype)
+        total = np.zeros_like(images, shape=(*self.shape[:2], *self.output_size))
         for i, j in self._positions():
             total += self._at(padded, i, j)
         total /= math.prod(self.kernel_size)
@@ -166,7 +178,7 @@ class Window:
 
     def spread(self, means: Array) -> Array:
         """The adjoint of `mean`."""
-        padded = self._zeros(means.dtype)
+        padded = self._padded_zeros(means)
         share = means / means.dtype.type(math.prod(self.kernel_size))
         for i, j in self._positions():
             at = self._at(padded, i, j)
@@ -184,9 +196,10 @@ class Window:
             return images
         return np.pad(images, ((0, 0), (0, 0), (top, top), (left, left)), constant_values=value)
 
-    def _zeros(self, dtype: np.dtype[Any]) -> Array:
+    def _padded_zeros(self, like: Array) -> Array:
         n, c, height, width = self.shape
-        return np.zeros((n, c, height + 2 * self.padding[0], width + 2 * self.padding[1]), dtype)
+        shape = (n, c, height + 2 * self.padding[0], width + 2 * self.padding[1])
+        return np.zeros_like(like, shape=shape)
 
     def _inside(self, padded: Array) -> Array:
         (top, left), (height, width) = self.padding, self.shape[2:]
