@@ -180,41 +180,93 @@ cdef inline void centred_sums(
     sum2[0] = lanes_total(wide2)
 
 
+# The elements that do not fill the lanes once more are summed as the last HALF elements
+# of the row, times 0 where they were summed already: no lane is reached by a variable
+# index, so all stay in registers. (0 * inf does no harm: that row is NaN anyway.)
+cdef double[2 * HALF] ZEROS_THEN_ONES
+cdef int _i
+for _i in range(2 * HALF):
+    ZEROS_THEN_ONES[_i] = _i >= HALF
+
+
+cdef inline const double *tail_mask(Py_ssize_t n) noexcept nogil:
+    """HALF numbers: 0 for what whole steps of HALF elements reach, 1 for the n % HALF last."""
+    return &ZEROS_THEN_ONES[n % <Py_ssize_t>HALF]
+
+
+cdef Moments moments_of_few(const floating *x, Py_ssize_t n) noexcept nogil:
+    """The moments of fewer than HALF elements."""
+    cdef Moments out
+    cdef double first = x[0]
+    cdef double d, sum1 = 0, sum2 = 0
+    cdef Py_ssize_t i
+    for i in range(n):
+        sum1 += <double>x[i] - first
+    out.count = n
+    out.origin = first + sum1 / n
+    sum1 = 0
+    for i in range(n):
+        d = <double>x[i] - out.origin
+        sum1 += d
+        sum2 += d * d
+    out.offset = sum1 / n
+    out.m2 = sum2 - sum1 * out.offset
+    if out.m2 < 0:
+        out.m2 = 0
+    return out
+
+
+cdef inline double mean_in_double(const floating *x, Py_ssize_t n) noexcept nogil:
+    """The mean of at least HALF elements; exactly the element where all are equal."""
+    cdef double lane[HALF]
+    cdef Py_ssize_t half = HALF
+    cdef Py_ssize_t i, j
+    cdef const double *last = tail_mask(n)
+    # float32 sums in double without loss. For float64 the first element is taken off.
+    cdef double first = 0 if floating is float else x[0]
+    for j in range(HALF):
+        lane[j] = 0
+    for i in range(n // half):
+        for j in range(HALF):
+            if floating is float:
+                lane[j] = lane[j] + <double>x[i * half + j]
+            else:
+                lane[j] = lane[j] + (x[i * half + j] - first)
+    for j in range(HALF):
+        lane[j] = lane[j] + last[j] * (<double>x[n - half + j] - first)
+    return first + halves_total(lane) / n
+
+
 cdef inline Moments moments_in_double(const floating *x, Py_ssize_t n) noexcept nogil:
     """All in double: for short rows, and where squares leave the range of float32."""
     cdef Moments out
-    cdef double first = x[0]
-    cdef double d, sum1
     cdef double lane1[HALF]
     cdef double lane2[HALF]
+    cdef double d
     cdef Py_ssize_t half = HALF
     cdef Py_ssize_t i, j
-    cdef Py_ssize_t whole = n - n % half
-    for j in range(HALF):
-        lane1[j] = 0
-    for i in range(n // half):
-        for j in range(HALF):
-            lane1[j] = lane1[j] + (<double>x[i * half + j] - first)
-    for j in range(n - whole):
-        lane1[j] = lane1[j] + (<double>x[whole + j] - first)
+    cdef const double *last = tail_mask(n)
+    if n < HALF:
+        return moments_of_few(x, n)
     out.count = n
-    out.origin = first + halves_total(lane1) / n
+    out.origin = mean_in_double(x, n)
     for j in range(HALF):
         lane1[j] = 0
         lane2[j] = 0
     for i in range(n // half):
         for j in range(HALF):
             d = <double>x[i * half + j] - out.origin
-            lane1[j] = lane1[j] + d
+            if floating is double:
+                lane1[j] = lane1[j] + d
             lane2[j] = lane2[j] + d * d
-    for j in range(n - whole):
-        d = <double>x[whole + j] - out.origin
-        lane1[j] = lane1[j] + d
+    for j in range(HALF):
+        d = last[j] * (<double>x[n - half + j] - out.origin)
+        if floating is double:
+            lane1[j] = lane1[j] + d
         lane2[j] = lane2[j] + d * d
-    sum1 = halves_total(lane1)
-    out.offset = sum1 / n
-    # Rounding can leave a tiny negative number. A NaN must stay one.
-    out.m2 = halves_total(lane2) - sum1 * out.offset
+    # What the mean of float64 elements lost to rounding; nothing for float32.
+    out.offset = halves_total(lane1) / n if floating is double else 0
+    out.m2 = halves_total(lane2) - n * out.offset * out.offset
     if out.m2 < 0:
         out.m2 = 0
     return out
@@ -340,7 +392,7 @@ cdef inline double bias_of(Affine affine, Py_ssize_t row) noexcept nogil:
 
 
 cdef inline void finish_rows(
-    const Moments *moments, # IN  of `count` rows, the first of which is `row`
+    const Moments *moments,  # IN  of `count` rows, the first of which is `row`
     Py_ssize_t row, Py_ssize_t count, double eps,
     double *mean,           # OUT mean[row : row + count]
     double *rstd,           # OUT rstd[row : row + count]
@@ -467,6 +519,40 @@ cdef void apply_by_blocks(
 
 # ------------------------------------------------------------ backward: block
 
+cdef inline void product_sums_in_double(
+    const floating *grad_output, const floating *x, Py_ssize_t n, double centre,
+    double *sum_grad,               # INOUT adds the sum of grad_output
+    double *sum_product,            # INOUT adds the sum of grad_output * (x - centre)
+) noexcept nogil:
+    """All in double: for short rows, and where products leave the range of float32."""
+    cdef double lane1[HALF]
+    cdef double lane2[HALF]
+    cdef double g
+    cdef Py_ssize_t half = HALF
+    cdef Py_ssize_t i, j
+    cdef const double *last = tail_mask(n)
+    if n < HALF:
+        for i in range(n):
+            g = grad_output[i]
+            sum_grad[0] += g
+            sum_product[0] += g * (<double>x[i] - centre)
+        return
+    for j in range(HALF):
+        lane1[j] = 0
+        lane2[j] = 0
+    for i in range(n // half):
+        for j in range(HALF):
+            g = grad_output[i * half + j]
+            lane1[j] = lane1[j] + g
+            lane2[j] = lane2[j] + g * (<double>x[i * half + j] - centre)
+    for j in range(HALF):
+        g = last[j] * <double>grad_output[n - half + j]
+        lane1[j] = lane1[j] + g
+        lane2[j] = lane2[j] + g * (<double>x[n - half + j] - centre)
+    sum_grad[0] += halves_total(lane1)
+    sum_product[0] += halves_total(lane2)
+
+
 cdef inline void product_sums(
     const floating *grad_output,    # IN  n elements
     const floating *x,              # IN  n elements
@@ -482,6 +568,9 @@ cdef inline void product_sums(
     cdef double total1, total2
     cdef floating g
     cdef Py_ssize_t steps, rest, i, j, done = 0
+    if n <= SHORT:
+        product_sums_in_double(grad_output, x, n, centre, sum_grad, sum_product)
+        return
     for j in range(LANES):
         wide1[j] = 0
         wide2[j] = 0
@@ -509,11 +598,8 @@ cdef inline void product_sums(
     total2 = lanes_total(wide2)
     if floating is float:
         if not (isfinite(total1) and 1e-28 * n < fabs(total2) < 1e37):
-            total1 = 0
-            total2 = 0
-            for i in range(n):
-                total1 += grad_output[i]
-                total2 += <double>grad_output[i] * (<double>x[i] - <double>centre)
+            product_sums_in_double(grad_output, x, n, centre, sum_grad, sum_product)
+            return
     sum_grad[0] += total1
     sum_product[0] += total2
 

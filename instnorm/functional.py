@@ -388,7 +388,7 @@ class Conv2d(Function):
     ) -> Array:
         """Convolve (N, C, H, W) with (O, C, kernel_h, kernel_w)."""
         columns = window.unfold(input.data)
-        output = columns @ _weight_matrix(weight).data.T
+        output: Array = columns @ _weight_matrix(weight).data.T
         if bias is not None:
             output = output + bias.data
         ctx.window = window

@@ -55,7 +55,7 @@ def get_num_threads() -> int:
     int
         1 in a build without OpenMP.
     """
-    return kernels.get_num_threads()
+    return int(kernels.get_num_threads())
 
 
 def default_num_threads() -> int:
