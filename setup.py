@@ -88,7 +88,12 @@ openmp = openmp_flags()
 flags = openmp + (GCC_FLAGS if compiles(EMPTY_PROGRAM, GCC_FLAGS) else [])
 setup(
     ext_modules=[
-        *cythonize([extension("_core", "instnorm/_core.pyx", flags)]),
+        *cythonize(
+            [
+                extension("_core", "instnorm/_core.pyx", flags),
+                extension("_memory", "instnorm/_memory.pyx", []),
+            ]
+        ),
         *(extension(f"_core_{n}", wrapper_for(n), flags + f) for n, f in levels().items()),
     ]
 )

@@ -10,6 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from instnorm import autograd, functional, nn, optim, testing
 from instnorm.arrays import instance_norm, instance_norm_backward
 from instnorm.autograd import enable_grad, grad, is_grad_enabled, no_grad
+from instnorm.memory import (
+    empty_cache,
+    get_cache_limit,
+    limit_from_environment,
+    set_cache_limit,
+)
 from instnorm.nn.init import manual_seed
 from instnorm.tensor import Tensor, tensor
 from instnorm.threads import default_num_threads, get_num_threads, set_num_threads
@@ -22,8 +28,10 @@ except PackageNotFoundError:  # a source tree that was built in place
 __all__ = [
     "Tensor",
     "autograd",
+    "empty_cache",
     "enable_grad",
     "functional",
+    "get_cache_limit",
     "get_num_threads",
     "grad",
     "instance_norm",
@@ -33,9 +41,11 @@ __all__ = [
     "nn",
     "no_grad",
     "optim",
+    "set_cache_limit",
     "set_num_threads",
     "tensor",
     "testing",
 ]
 
 set_num_threads(default_num_threads())
+set_cache_limit(limit_from_environment())

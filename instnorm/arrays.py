@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from instnorm import memory
 from instnorm.simd import kernels
 
 __all__ = ["instance_norm", "instance_norm_backward"]
@@ -354,7 +355,7 @@ def _result_for_kernel(work: Array, x: Array, out: Array | None) -> Array:
     """Return `out` where a kernel can write there, else a new array to write to."""
     if out is not None and work is x and _for_kernel(out) is out:
         return out
-    return np.empty(work.shape, work.dtype)
+    return memory.empty(work.shape, work.dtype)
 
 
 _A = TypeVar("_A", Array, Array | None)
@@ -374,6 +375,6 @@ def _delivered(y: Array, x: Array, out: Array | None) -> Array:
         return y
     # A value beyond half precision's range becomes infinite there; no warning is due.
     with np.errstate(over="ignore"):
-        result = np.empty_like(x, order="K", subok=False) if out is None else out
+        result = memory.empty_like(x) if out is None else out
         result[...] = y
     return result

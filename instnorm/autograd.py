@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
+from instnorm.memory import SMALLEST_RECYCLED, recycled_memory
+
 if TYPE_CHECKING:
     from instnorm.tensor import Tensor
 
@@ -156,7 +158,11 @@ class Function:
         recording = _mode.enabled
         _mode.enabled = False
         try:
-            result = cls.forward(node, *args)
+            if _is_large(args):
+                with recycled_memory():
+                    result = cls.forward(node, *args)
+            else:
+                result = cls.forward(node, *args)
         finally:
             _mode.enabled = recording
         many = isinstance(result, tuple)
@@ -231,6 +237,14 @@ class _Saved:
         output = value.detach()
         output._set_history(node, self._output_index)
         return output
+
+
+def _is_large(args: tuple[Any, ...]) -> bool:
+    """Whether the result may be so large that recycled memory is worth asking for."""
+    for a in args:  # noqa: SIM110 - faster than any()
+        if isinstance(a, _tensor.Tensor) and a.data.nbytes >= SMALLEST_RECYCLED:
+            return True
+    return False
 
 
 def _as_output(result: Any, args: tuple[Any, ...]) -> Tensor:

@@ -275,6 +275,10 @@ def _check_grad_outputs(cotangents: Sequence[Any], outputs: Sequence[Tensor]) ->
 
 
 def _float_outputs(result: Outputs) -> list[Tensor]:
+    if not isinstance(result, Tensor | tuple | list):
+        raise TypeError(
+            f"func must return a Tensor or a tuple of these, got {type(result).__name__}"
+        )
     outputs = [result] if isinstance(result, Tensor) else list(result)
     for i, out in enumerate(outputs):
         if not isinstance(out, Tensor):

@@ -1,0 +1,214 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""A bounded cache of array memory, so that large results need no fresh pages.
+
+Design
+------
+The system hands out a large block as pages that fault one by one when first
+written, which costs several times what normalizing the data does. So blocks that
+NumPy frees are kept, by size, and handed out again.
+
+NumPy asks an allocator that is set for the current context (its NEP 49). Between
+`enter` and `leave` that is the one below. An array remembers the allocator that it
+came from, so its memory finds its way back here whenever it dies.
+
+Blocks below SMALLEST go straight to malloc. The others are rounded up to a size
+class, at most an eighth more. Free blocks of a class form a list, linked through
+their first bytes. NumPy allocates and frees with the GIL held; the lock guards
+against builds where it does not.
+"""
+
+cimport numpy as cnp
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+cnp.import_array()
+
+cdef extern from *:
+    """
+    #include <stdatomic.h>
+    #include <stdlib.h>
+    #if defined(__linux__)
+    #include <sys/mman.h>
+    #endif
+
+    static atomic_flag instnorm_flag = ATOMIC_FLAG_INIT;
+    static void instnorm_lock(void) {
+        while (atomic_flag_test_and_set_explicit(&instnorm_flag, memory_order_acquire)) {}
+    }
+    static void instnorm_unlock(void) {
+        atomic_flag_clear_explicit(&instnorm_flag, memory_order_release);
+    }
+
+    /* Whole cache lines; from HUGE on, huge pages where the system gives them. */
+    #define INSTNORM_HUGE ((size_t)2 << 20)
+    static void *instnorm_block(size_t size) {
+        void *block = NULL;
+        size_t alignment = size >= 2 * INSTNORM_HUGE ? INSTNORM_HUGE : 64;
+        if (posix_memalign(&block, alignment, size) != 0) { return NULL; }
+    #if defined(__linux__) && defined(MADV_HUGEPAGE)
+        if (alignment == INSTNORM_HUGE) { madvise(block, size, MADV_HUGEPAGE); }
+    #endif
+        return block;
+    }
+    """
+    void instnorm_lock() noexcept nogil
+    void instnorm_unlock() noexcept nogil
+    void *instnorm_block(size_t size) noexcept nogil
+
+cdef extern from "numpy/arrayobject.h":
+    ctypedef struct PyDataMemAllocator:
+        void *ctx
+        void *(*malloc)(void *ctx, size_t size) noexcept nogil
+        void *(*calloc)(void *ctx, size_t count, size_t size) noexcept nogil
+        void *(*realloc)(void *ctx, void *block, size_t size) noexcept nogil
+        void (*free)(void *ctx, void *block, size_t size) noexcept nogil
+
+    ctypedef struct PyDataMem_Handler:
+        char name[127]
+        unsigned char version
+        PyDataMemAllocator allocator
+
+    object PyDataMem_SetHandler(object handler)
+
+cdef extern from "pycapsule.h":
+    object PyCapsule_New(void *pointer, const char *name, void *destructor)
+
+cdef enum:
+    CLASSES = 512       # eight for each power of two
+    SMALLEST = 65536    # bytes of the smallest block that is kept
+
+SMALLEST_BLOCK = SMALLEST
+
+cdef void *free_blocks[CLASSES]
+cdef size_t cached_bytes = 0
+cdef size_t limit_bytes = 0
+
+
+# ------------------------------------------------------------- size classes
+
+cdef inline int class_of(size_t size) noexcept nogil:
+    """The number of the smallest size class that holds `size` bytes."""
+    cdef int power = 0
+    while (size - 1) >> (power + 4) > 0:
+        power += 1
+    # Now 8 * 2^power <= size - 1 < 16 * 2^power: the eighths between them are classes.
+    return 8 * power + <int>((size - 1) >> power) - 7
+
+
+cdef inline size_t size_of(int number) noexcept nogil:
+    """The bytes of a size class."""
+    return (<size_t>((number - 1) % 8 + 9)) << ((number - 1) // 8)
+
+
+# ---------------------------------------------------------------- the cache
+
+cdef void *take(int number) noexcept nogil:
+    """A cached block of the class, or NULL."""
+    global cached_bytes
+    cdef void *block
+    instnorm_lock()
+    block = free_blocks[number]
+    if block != NULL:
+        free_blocks[number] = (<void **>block)[0]
+        cached_bytes -= size_of(number)
+    instnorm_unlock()
+    return block
+
+
+cdef bint keep(void *block, int number) noexcept nogil:
+    """Cache a block, unless that would exceed the limit."""
+    global cached_bytes
+    cdef bint fits
+    instnorm_lock()
+    fits = cached_bytes + size_of(number) <= limit_bytes
+    if fits:
+        (<void **>block)[0] = free_blocks[number]
+        free_blocks[number] = block
+        cached_bytes += size_of(number)
+    instnorm_unlock()
+    return fits
+
+
+# ------------------------------------------------------- NumPy's four questions
+
+cdef void *cache_malloc(void *ctx, size_t size) noexcept nogil:
+    cdef void *block
+    if size < SMALLEST:
+        return malloc(size if size else 1)
+    block = take(class_of(size))
+    return instnorm_block(size_of(class_of(size))) if block == NULL else block
+
+
+cdef void *cache_calloc(void *ctx, size_t count, size_t size) noexcept nogil:
+    cdef void *block
+    if count * size < SMALLEST:
+        return calloc(count if count else 1, size if size else 1)
+    block = cache_malloc(ctx, count * size)
+    if block != NULL:
+        memset(block, 0, count * size)
+    return block
+
+
+cdef void cache_free(void *ctx, void *block, size_t size) noexcept nogil:
+    if block != NULL and (size < SMALLEST or not keep(block, class_of(size))):
+        free(block)
+
+
+cdef void *cache_realloc(void *ctx, void *block, size_t size) noexcept nogil:
+    # NumPy does not say how large the block was, so it must be the system's to move.
+    # Blocks from posix_memalign may be passed to realloc; afterwards the block has
+    # just `size` bytes, which may be fewer than its class: see `cache_free`.
+    return realloc(block, size_of(class_of(size)) if size >= SMALLEST else size)
+
+
+cdef PyDataMem_Handler handler
+cdef bytes _name = b"instnorm cache"
+memset(&handler, 0, sizeof(handler))
+memcpy(handler.name, <char *>_name, len(_name))
+handler.version = 1
+handler.allocator.malloc = cache_malloc
+handler.allocator.calloc = cache_calloc
+handler.allocator.realloc = cache_realloc
+handler.allocator.free = cache_free
+cdef object capsule = PyCapsule_New(&handler, b"mem_handler", NULL)
+
+
+# ------------------------------------------------------------- Python entries
+
+def enter():
+    """Let NumPy allocate from the cache in this context; returns what `leave` takes."""
+    return PyDataMem_SetHandler(capsule)
+
+
+def leave(before):
+    """Let NumPy allocate as it did before."""
+    PyDataMem_SetHandler(before)
+
+
+def empty_cache():
+    """Return all cached memory to the system; arrays that are in use keep theirs."""
+    cdef int number
+    cdef void *block
+    for number in range(CLASSES):
+        block = take(number)
+        while block != NULL:
+            free(block)
+            block = take(number)
+
+
+def set_limit(size_t nbytes):
+    """Cache at most `nbytes`; what is cached beyond that goes back to the system."""
+    global limit_bytes
+    limit_bytes = nbytes
+    if cached_bytes > nbytes:
+        empty_cache()
+
+
+def get_limit():
+    """Most bytes that are cached."""
+    return limit_bytes
+
+
+def get_cached():
+    """Bytes that are cached now, waiting to be used again."""
+    return cached_bytes
