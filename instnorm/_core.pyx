@@ -64,11 +64,37 @@ cdef extern from *:
     static int instnorm_has_avx2(void) { return 0; }
     static int instnorm_has_avx512(void) { return 0; }
     #endif
+
+    /* Stores that do not read the line into the cache first. */
+    #include <stdint.h>
+    #include <string.h>
+    #if defined(__SSE2__)
+    #include <emmintrin.h>
+    static inline void instnorm_stream(void *target, const void *source, size_t size) {
+        char *to = target;
+        const char *from = source;
+        size_t head = (size_t)(-(uintptr_t)to & 15), i;
+        if (head > size) { head = size; }
+        memcpy(to, from, head);
+        for (i = head; i + 16 <= size; i += 16) {
+            _mm_stream_si128((__m128i *)(to + i), _mm_loadu_si128((const __m128i *)(from + i)));
+        }
+        memcpy(to + i, from + i, size - i);
+    }
+    static inline void instnorm_stream_end(void) { _mm_sfence(); }
+    #else
+    static inline void instnorm_stream(void *target, const void *source, size_t size) {
+        memcpy(target, source, size);
+    }
+    static inline void instnorm_stream_end(void) {}
+    #endif
     """
     const int INSTNORM_HAS_OPENMP
     const char *INSTNORM_COMPILER
     bint instnorm_has_avx2() nogil
     bint instnorm_has_avx512() nogil
+    void instnorm_stream(void *target, const void *source, size_t size) noexcept nogil
+    void instnorm_stream_end() noexcept nogil
 
 cdef enum:
     LANES = 32            # independent accumulators of a sum
@@ -81,6 +107,10 @@ cdef enum:
     # A team also waits, for milliseconds, where another library's idle threads spin on the
     # processors, as OpenBLAS's do after each matrix product: so not for what takes less.
     SERIAL_BELOW = 262144
+    # Bytes of an output that the caches do not hold, and of a row that is worth streaming.
+    STREAM_ABOVE = 12582912
+    STREAM_ROW = 4096
+    CHUNK = 512           # elements computed in the first-level cache, then streamed
 
 HAS_OPENMP = bool(INSTNORM_HAS_OPENMP)
 COMPILER = INSTNORM_COMPILER.decode()
@@ -366,6 +396,23 @@ cdef inline void apply_line(
         y[i] = (x[i] - centre) * scale + shift
 
 
+cdef inline void write_line(
+    const floating *x, floating *y, Py_ssize_t n, Line line, bint stream
+) noexcept nogil:
+    """As apply_line, past the cache if `stream`."""
+    cdef floating chunk[CHUNK]
+    cdef Py_ssize_t start = 0, size
+    if not stream:
+        apply_line(x, y, n, line)
+        return
+    while start < n:
+        size = min(n - start, <Py_ssize_t>CHUNK)
+        apply_line(x + start, chunk, size, line)
+        instnorm_stream(y + start, chunk, size * sizeof(floating))
+        start += size
+    instnorm_stream_end()
+
+
 cdef inline double number_at(const void *values, bint is_double, Py_ssize_t i) noexcept nogil:
     return (<const double *>values)[i] if is_double else (<const float *>values)[i]
 
@@ -412,7 +459,7 @@ cdef inline Py_ssize_t group_size(Py_ssize_t length) noexcept nogil:
 
 cdef inline void forward_group(
     const floating *x, floating *y, Py_ssize_t row, Py_ssize_t count, Py_ssize_t length,
-    Affine affine, double eps, double *mean, double *rstd,
+    Affine affine, double eps, double *mean, double *rstd, bint stream,
 ) noexcept nogil:
     cdef Moments moments[GROUP]
     cdef Py_ssize_t i
@@ -420,18 +467,19 @@ cdef inline void forward_group(
         moments[i] = row_moments(x + (row + i) * length, length)
     finish_rows(moments, row, count, eps, mean, rstd)
     for i in range(count):
-        apply_line(
+        write_line(
             x + (row + i) * length, y + (row + i) * length, length,
             line_of(
                 moments[i].origin, moments[i].offset, rstd[row + i],
                 weight_of(affine, row + i), bias_of(affine, row + i), <floating>0,
             ),
+            stream,
         )
 
 
 cdef void forward_by_rows(
     const floating *x, floating *y, Py_ssize_t rows, Py_ssize_t length,
-    Affine affine, double eps, double *mean, double *rstd, int threads,
+    Affine affine, double eps, double *mean, double *rstd, int threads, bint stream,
 ) noexcept nogil:
     cdef Py_ssize_t size = group_size(length)
     cdef Py_ssize_t group
@@ -441,13 +489,13 @@ cdef void forward_by_rows(
     ):
         forward_group(
             x, y, group * size, min(size, rows - group * size), length,
-            affine, eps, mean, rstd,
+            affine, eps, mean, rstd, stream,
         )
 
 
 cdef bint forward_by_blocks(
     const floating *x, floating *y, Py_ssize_t rows, Py_ssize_t length,
-    Affine affine, double eps, double *mean, double *rstd, int threads,
+    Affine affine, double eps, double *mean, double *rstd, int threads, bint stream,
 ) noexcept nogil:
     """The same as forward_by_rows, with threads inside the rows. False: no memory."""
     cdef Py_ssize_t blocks = blocks_in(length)
@@ -473,11 +521,12 @@ cdef bint forward_by_blocks(
         )
     for task in prange(rows * blocks, num_threads=threads, schedule="static"):
         start = (task % blocks) * BLOCK
-        apply_line(
+        write_line(
             x + (task // blocks) * length + start,
             y + (task // blocks) * length + start,
             min(length - start, <Py_ssize_t>BLOCK),
             lines[task // blocks],
+            stream,
         )
     free(moments)
     free(lines)
@@ -497,7 +546,7 @@ cdef void statistics_by_rows(
 
 cdef void apply_by_blocks(
     const floating *x, floating *y, Py_ssize_t rows, Py_ssize_t length,
-    Affine affine, const double *mean, const double *rstd, int threads,
+    Affine affine, const double *mean, const double *rstd, int threads, bint stream,
 ) noexcept nogil:
     """y from statistics that are given."""
     cdef Py_ssize_t blocks = blocks_in(length)
@@ -507,13 +556,14 @@ cdef void apply_by_blocks(
     ):
         row = task // blocks
         start = (task % blocks) * BLOCK
-        apply_line(
+        write_line(
             x + row * length + start,
             y + row * length + start,
             min(length - start, <Py_ssize_t>BLOCK),
             line_of(
                 mean[row], 0, rstd[row], weight_of(affine, row), bias_of(affine, row), <floating>0
             ),
+            stream,
         )
 
 
@@ -691,13 +741,31 @@ cdef inline void apply_plane(
         )
 
 
+cdef inline void write_plane(
+    const floating *grad_output, const floating *x, floating *grad_input, Py_ssize_t n,
+    Plane plane, bint stream,
+) noexcept nogil:
+    """As apply_plane, past the cache if `stream`."""
+    cdef floating chunk[CHUNK]
+    cdef Py_ssize_t start = 0, size
+    if not stream:
+        apply_plane(grad_output, x, grad_input, n, plane)
+        return
+    while start < n:
+        size = min(n - start, <Py_ssize_t>CHUNK)
+        apply_plane(grad_output + start, x + start, chunk, size, plane)
+        instnorm_stream(grad_input + start, chunk, size * sizeof(floating))
+        start += size
+    instnorm_stream_end()
+
+
 # --------------------------------------------------------- backward: all rows
 
 cdef inline void backward_group(
     const floating *grad_output, const floating *x, floating *grad_input,
     Py_ssize_t row, Py_ssize_t count, Py_ssize_t length, Affine affine,
     const double *mean, const double *rstd, bint through_statistics,
-    double *sum_grad, double *sum_product,
+    double *sum_grad, double *sum_product, bint stream,
 ) noexcept nogil:
     cdef Plane planes[GROUP]
     cdef Py_ssize_t i, offset
@@ -714,14 +782,16 @@ cdef inline void backward_group(
         )
     for i in range(count):
         offset = (row + i) * length
-        apply_plane(grad_output + offset, x + offset, grad_input + offset, length, planes[i])
+        write_plane(
+            grad_output + offset, x + offset, grad_input + offset, length, planes[i], stream
+        )
 
 
 cdef void backward_by_rows(
     const floating *grad_output, const floating *x, floating *grad_input,
     Py_ssize_t rows, Py_ssize_t length, Affine affine,
     const double *mean, const double *rstd, bint through_statistics,
-    double *sum_grad, double *sum_product, int threads,
+    double *sum_grad, double *sum_product, int threads, bint stream,
 ) noexcept nogil:
     cdef Py_ssize_t size = group_size(length)
     cdef Py_ssize_t group
@@ -731,7 +801,7 @@ cdef void backward_by_rows(
     ):
         backward_group(
             grad_output, x, grad_input, group * size, min(size, rows - group * size), length,
-            affine, mean, rstd, through_statistics, sum_grad, sum_product,
+            affine, mean, rstd, through_statistics, sum_grad, sum_product, stream,
         )
 
 
@@ -739,7 +809,7 @@ cdef bint backward_by_blocks(
     const floating *grad_output, const floating *x, floating *grad_input,
     Py_ssize_t rows, Py_ssize_t length, Affine affine,
     const double *mean, const double *rstd, bint through_statistics,
-    double *sum_grad, double *sum_product, int threads,
+    double *sum_grad, double *sum_product, int threads, bint stream,
 ) noexcept nogil:
     """The same as backward_by_rows, with threads inside the rows. False: no memory."""
     cdef Py_ssize_t blocks = blocks_in(length)
@@ -772,9 +842,9 @@ cdef bint backward_by_blocks(
     for task in prange(rows * blocks, num_threads=threads, schedule="static"):
         start = (task % blocks) * BLOCK
         offset = (task // blocks) * length + start
-        apply_plane(
+        write_plane(
             grad_output + offset, x + offset, grad_input + offset,
-            min(length - start, <Py_ssize_t>BLOCK), planes[task // blocks],
+            min(length - start, <Py_ssize_t>BLOCK), planes[task // blocks], stream,
         )
     free(sums)
     free(planes)
@@ -808,6 +878,7 @@ def cpu_supports(str level):
 
 
 cdef int thread_count = 1
+cdef bint threads_allowed = INSTNORM_HAS_OPENMP
 
 
 def set_num_threads(int n):
@@ -817,12 +888,18 @@ def set_num_threads(int n):
 
 
 def get_num_threads():
-    """Threads that a large input is shared among; 1 without OpenMP."""
-    return thread_count if INSTNORM_HAS_OPENMP else 1
+    """Threads that a large input is shared among; 1 without OpenMP, or after a fork."""
+    return thread_count if threads_allowed else 1
+
+
+def forbid_threads():
+    """Stay on the calling thread from now on: in a forked child, libgomp would hang."""
+    global threads_allowed
+    threads_allowed = False
 
 
 cdef inline int threads_for(Py_ssize_t elements) noexcept nogil:
-    if elements < SERIAL_BELOW or not INSTNORM_HAS_OPENMP:
+    if elements < SERIAL_BELOW or not threads_allowed:
         return 1
     return thread_count
 
@@ -830,6 +907,16 @@ cdef inline int threads_for(Py_ssize_t elements) noexcept nogil:
 cdef inline bint split_inside_rows(Py_ssize_t rows, Py_ssize_t length, int threads) noexcept nogil:
     """Whole rows give some thread up to twice another's share: then share out blocks."""
     return threads > 1 and rows < 4 * threads and rows % threads != 0 and length >= 2 * BLOCK
+
+
+cdef inline bint worth_streaming(
+    const void *x, const void *y, Py_ssize_t rows, Py_ssize_t length, Py_ssize_t itemsize
+) noexcept nogil:
+    """Whether to write past the cache: the result would not stay there anyway."""
+    return (
+        x != y and length * itemsize >= STREAM_ROW
+        and rows * length * itemsize >= STREAM_ABOVE
+    )
 
 
 cdef void *checked(object array, str name, int typenum, Py_ssize_t size, bint written) except NULL:
@@ -895,6 +982,7 @@ def forward(
     cdef double *mean_data = <double *>checked(mean, "mean", cnp.NPY_DOUBLE, rows, True)
     cdef double *rstd_data = <double *>checked(rstd, "rstd", cnp.NPY_DOUBLE, rows, True)
     cdef bint inside = split_inside_rows(rows, length, threads)
+    cdef bint stream = worth_streaming(x_data, y_data, rows, length, x.itemsize)
     cdef bint done = True
     if rows * length == 0:
         return
@@ -903,21 +991,21 @@ def forward(
             if inside:
                 done = forward_by_blocks[float](
                     <float *>x_data, <float *>y_data, rows, length,
-                    affine, eps, mean_data, rstd_data, threads)
+                    affine, eps, mean_data, rstd_data, threads, stream)
             else:
                 forward_by_rows[float](
                     <float *>x_data, <float *>y_data, rows, length,
-                    affine, eps, mean_data, rstd_data, threads)
+                    affine, eps, mean_data, rstd_data, threads, stream)
     elif typenum == cnp.NPY_DOUBLE:
         with nogil:
             if inside:
                 done = forward_by_blocks[double](
                     <double *>x_data, <double *>y_data, rows, length,
-                    affine, eps, mean_data, rstd_data, threads)
+                    affine, eps, mean_data, rstd_data, threads, stream)
             else:
                 forward_by_rows[double](
                     <double *>x_data, <double *>y_data, rows, length,
-                    affine, eps, mean_data, rstd_data, threads)
+                    affine, eps, mean_data, rstd_data, threads, stream)
     else:
         raise TypeError(f"x has dtype {x.dtype}, expected float32 or float64")
     if not done:
@@ -970,18 +1058,19 @@ def forward_given(
     cdef void *y_data = checked(y, "y", typenum, rows * length, True)
     cdef double *mean_data = <double *>checked(mean, "mean", cnp.NPY_DOUBLE, rows, False)
     cdef double *rstd_data = <double *>checked(rstd, "rstd", cnp.NPY_DOUBLE, rows, False)
+    cdef bint stream = worth_streaming(x_data, y_data, rows, length, x.itemsize)
     if rows * length == 0:
         return
     if typenum == cnp.NPY_FLOAT:
         with nogil:
             apply_by_blocks[float](
                 <float *>x_data, <float *>y_data, rows, length,
-                affine, mean_data, rstd_data, threads)
+                affine, mean_data, rstd_data, threads, stream)
     elif typenum == cnp.NPY_DOUBLE:
         with nogil:
             apply_by_blocks[double](
                 <double *>x_data, <double *>y_data, rows, length,
-                affine, mean_data, rstd_data, threads)
+                affine, mean_data, rstd_data, threads, stream)
     else:
         raise TypeError(f"x has dtype {x.dtype}, expected float32 or float64")
 
@@ -1013,6 +1102,8 @@ def backward(
     cdef double *gb_data = <double *>checked(
         grad_bias, "grad_bias", cnp.NPY_DOUBLE, channels, True)
     cdef bint inside = split_inside_rows(rows, length, threads)
+    cdef bint stream = g_data != d_data and worth_streaming(
+        x_data, d_data, rows, length, x.itemsize)
     cdef bint done = True
     cdef double *sums
     if typenum != cnp.NPY_FLOAT and typenum != cnp.NPY_DOUBLE:
@@ -1029,20 +1120,24 @@ def backward(
             if inside:
                 done = backward_by_blocks[float](
                     <float *>g_data, <float *>x_data, <float *>d_data, rows, length, affine,
-                    mean_data, rstd_data, through_statistics, sums, sums + rows, threads)
+                    mean_data, rstd_data, through_statistics, sums, sums + rows, threads,
+                    stream)
             else:
                 backward_by_rows[float](
                     <float *>g_data, <float *>x_data, <float *>d_data, rows, length, affine,
-                    mean_data, rstd_data, through_statistics, sums, sums + rows, threads)
+                    mean_data, rstd_data, through_statistics, sums, sums + rows, threads,
+                    stream)
         else:
             if inside:
                 done = backward_by_blocks[double](
                     <double *>g_data, <double *>x_data, <double *>d_data, rows, length, affine,
-                    mean_data, rstd_data, through_statistics, sums, sums + rows, threads)
+                    mean_data, rstd_data, through_statistics, sums, sums + rows, threads,
+                    stream)
             else:
                 backward_by_rows[double](
                     <double *>g_data, <double *>x_data, <double *>d_data, rows, length, affine,
-                    mean_data, rstd_data, through_statistics, sums, sums + rows, threads)
+                    mean_data, rstd_data, through_statistics, sums, sums + rows, threads,
+                    stream)
         if done:
             reduce_over_batch(sums, sums + rows, rstd_data, rows, channels, gw_data, gb_data)
         free(sums)

@@ -233,6 +233,9 @@ class MatMul(Function):
                 f"matmul needs at least 1 axis on both sides, got {a.shape} @ {b.shape}"
             )
         ctx.save_for_backward(a, b)
+        dtype = np.result_type(a.data, b.data)
+        if is_half(dtype):  # NumPy is slow at float16, and has no bfloat16 matmul
+            return np.asarray(_quietly(np.matmul, a.float().data, b.float().data), dtype)
         return np.asarray(np.matmul(a.data, b.data))
 
     @staticmethod

@@ -53,7 +53,7 @@ def get_num_threads() -> int:
     Returns
     -------
     int
-        1 in a build without OpenMP.
+        1 in a build without OpenMP, and in a process that was forked.
     """
     return int(kernels.get_num_threads())
 
@@ -69,6 +69,10 @@ def default_num_threads() -> int:
         processors = os.cpu_count() or 1
     quota = _cgroup_cpu_quota()
     return max(1, processors if quota is None else min(processors, math.ceil(quota)))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=kernels.forbid_threads)
 
 
 def _cgroup_cpu_quota() -> float | None:
