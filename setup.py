@@ -66,7 +66,10 @@ def extension(name: str, source: str, flags: list[str]) -> Extension:
         f"instnorm.{name}",
         [source],
         include_dirs=[numpy.get_include()],
-        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        define_macros=[
+            ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+            ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION"),
+        ],
         extra_compile_args=FLAGS + flags,
         extra_link_args=openmp,
         depends=["instnorm/_core.pyx"],

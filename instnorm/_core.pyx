@@ -125,6 +125,19 @@ cdef struct Moments:
     double origin
     double offset
     double m2
+    # What rounding took from offset and m2 while blocks were merged (Neumaier 1974).
+    double offset_rest
+    double m2_rest
+
+
+cdef inline void add_exactly(double *total, double *rest, double term) noexcept nogil:
+    """Add to total + rest, keeping in rest what total cannot hold."""
+    cdef double new = total[0] + term
+    if fabs(total[0]) >= fabs(term):
+        rest[0] += (total[0] - new) + term
+    else:
+        rest[0] += (term - new) + total[0]
+    total[0] = new
 
 
 cdef inline Py_ssize_t blocks_in(Py_ssize_t length) noexcept nogil:
@@ -233,6 +246,8 @@ cdef Moments moments_of_few(const floating *x, Py_ssize_t n) noexcept nogil:
     for i in range(n):
         sum1 += <double>x[i] - first
     out.count = n
+    out.offset_rest = 0
+    out.m2_rest = 0
     out.origin = first + sum1 / n
     sum1 = 0
     for i in range(n):
@@ -279,6 +294,8 @@ cdef inline Moments moments_in_double(const floating *x, Py_ssize_t n) noexcept 
     if n < HALF:
         return moments_of_few(x, n)
     out.count = n
+    out.offset_rest = 0
+    out.m2_rest = 0
     out.origin = mean_in_double(x, n)
     for j in range(HALF):
         lane1[j] = 0
@@ -315,6 +332,8 @@ cdef inline Moments block_moments(const floating *x, Py_ssize_t n) noexcept nogi
         if not (sum2 > n * 1e-28 and sum2 < 1e37):
             return moments_in_double(x, n)
     out.count = n
+    out.offset_rest = 0
+    out.m2_rest = 0
     out.origin = pilot
     out.offset = sum1 / n
     # Rounding can leave a tiny negative number. A NaN must stay one.
@@ -332,8 +351,10 @@ cdef inline void merge(
 ) noexcept nogil:
     cdef double delta = (block.origin - into.origin) + (block.offset - into.offset)
     cdef double count = into.count + block.count
-    into.offset += delta * (block.count / count)
-    into.m2 += block.m2 + delta * delta * (into.count * block.count / count)
+    delta -= into.offset_rest
+    add_exactly(&into.offset, &into.offset_rest, delta * (block.count / count))
+    add_exactly(&into.m2, &into.m2_rest, block.m2)
+    add_exactly(&into.m2, &into.m2_rest, delta * delta * (into.count * block.count / count))
     into.count = count
 
 
@@ -349,8 +370,10 @@ cdef inline Moments row_moments(const floating *x, Py_ssize_t length) noexcept n
 cdef struct Line:
     # y = (x - centre) * scale + shift. `centre` is the mean as the input's type
     # holds it, and `shift` carries the part of the mean that is lost there.
+    # For float32, `scale_rest` is what it loses of the scale.
     double centre
     double scale
+    double scale_rest
     double shift
 
 
@@ -368,6 +391,7 @@ cdef inline Line line_of(
     cdef floating centre = <floating>(origin + offset)
     line.centre = centre
     line.scale = rstd * weight
+    line.scale_rest = line.scale - <floating>line.scale
     line.shift = bias - ((origin - line.centre) + offset) * line.scale
     return line
 
@@ -386,14 +410,20 @@ cdef inline void apply_line(
     cdef Py_ssize_t i
     cdef floating centre = <floating>line.centre
     cdef floating scale = <floating>line.scale
+    cdef floating scale_rest = <floating>line.scale_rest
     cdef floating shift = <floating>line.shift
+    cdef floating d
     if floating is float:
         if not fits_float(line.scale):
             for i in range(n):
                 y[i] = <floating>((<double>x[i] - line.centre) * line.scale + line.shift)
             return
     for i in range(n):
-        y[i] = (x[i] - centre) * scale + shift
+        d = x[i] - centre
+        if floating is float:
+            y[i] = d * scale + (d * scale_rest + shift)
+        else:
+            y[i] = d * scale + shift
 
 
 cdef inline void write_line(
@@ -446,8 +476,8 @@ cdef inline void finish_rows(
 ) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(count):
-        mean[row + i] = moments[i].origin + moments[i].offset
-        rstd[row + i] = inverse_std(moments[i].m2 / moments[i].count, eps)
+        mean[row + i] = moments[i].origin + (moments[i].offset + moments[i].offset_rest)
+        rstd[row + i] = inverse_std((moments[i].m2 + moments[i].m2_rest) / moments[i].count, eps)
 
 
 # ------------------------------------------------------------------ all rows
@@ -470,7 +500,7 @@ cdef inline void forward_group(
         write_line(
             x + (row + i) * length, y + (row + i) * length, length,
             line_of(
-                moments[i].origin, moments[i].offset, rstd[row + i],
+                moments[i].origin, moments[i].offset + moments[i].offset_rest, rstd[row + i],
                 weight_of(affine, row + i), bias_of(affine, row + i), <floating>0,
             ),
             stream,
@@ -516,8 +546,9 @@ cdef bint forward_by_blocks(
             merge(&moments[row * blocks], moments[task])
         finish_rows(&moments[row * blocks], row, 1, eps, mean, rstd)
         lines[row] = line_of(
-            moments[row * blocks].origin, moments[row * blocks].offset, rstd[row],
-            weight_of(affine, row), bias_of(affine, row), <floating>0,
+            moments[row * blocks].origin,
+            moments[row * blocks].offset + moments[row * blocks].offset_rest,
+            rstd[row], weight_of(affine, row), bias_of(affine, row), <floating>0,
         )
     for task in prange(rows * blocks, num_threads=threads, schedule="static"):
         start = (task % blocks) * BLOCK
@@ -723,6 +754,11 @@ cdef inline void apply_plane(
     cdef Py_ssize_t i
     if plane.x_scale == 0 and plane.grad_mean == 0 and plane.shift == 0:
         # Statistics that were given: x has no part in it, not even a NaN of x.
+        if floating is float:
+            if not fits_float(plane.grad_scale):
+                for i in range(n):
+                    grad_input[i] = <floating>(<double>grad_output[i] * plane.grad_scale)
+                return
         for i in range(n):
             grad_input[i] = grad_output[i] * grad_scale
         return
@@ -956,10 +992,16 @@ cdef Affine affine_from(object weight, object bias, Py_ssize_t channels) except 
     return affine
 
 
-cdef tuple rows_and_length(object x):
+cdef Py_ssize_t channels_of(cnp.ndarray x) except -1:
+    if cnp.PyArray_NDIM(x) < 2:
+        raise ValueError(f"x has {cnp.PyArray_NDIM(x)} axes, expected (N, C, spatial...)")
+    return cnp.PyArray_DIM(x, 1)
+
+
+cdef tuple rows_and_length(cnp.ndarray x):
     """(N * C, product of the spatial sizes) of an array of shape (N, C, spatial...)."""
-    cdef Py_ssize_t rows = x.shape[0] * x.shape[1]
-    return rows, (x.size // rows if rows else 0)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(x, 0) * channels_of(x)
+    return rows, (cnp.PyArray_SIZE(x) // rows if rows else 0)
 
 
 def forward(
@@ -976,7 +1018,7 @@ def forward(
     cdef Py_ssize_t rows, length
     rows, length = rows_and_length(x)
     cdef int threads = threads_for(rows * length)
-    cdef Affine affine = affine_from(weight, bias, x.shape[1])
+    cdef Affine affine = affine_from(weight, bias, channels_of(x))
     cdef void *x_data = checked(x, "x", typenum, rows * length, False)
     cdef void *y_data = checked(y, "y", typenum, rows * length, True)
     cdef double *mean_data = <double *>checked(mean, "mean", cnp.NPY_DOUBLE, rows, True)
@@ -1053,7 +1095,7 @@ def forward_given(
     cdef Py_ssize_t rows, length
     rows, length = rows_and_length(x)
     cdef int threads = threads_for(rows * length)
-    cdef Affine affine = affine_from(weight, bias, x.shape[1])
+    cdef Affine affine = affine_from(weight, bias, channels_of(x))
     cdef void *x_data = checked(x, "x", typenum, rows * length, False)
     cdef void *y_data = checked(y, "y", typenum, rows * length, True)
     cdef double *mean_data = <double *>checked(mean, "mean", cnp.NPY_DOUBLE, rows, False)
@@ -1088,7 +1130,7 @@ def backward(
 ):
     """Gradients of instance normalization for the input, the weight and the bias."""
     cdef int typenum = cnp.PyArray_TYPE(x)
-    cdef Py_ssize_t rows, length, channels = x.shape[1]
+    cdef Py_ssize_t rows, length, channels = channels_of(x)
     rows, length = rows_and_length(x)
     cdef int threads = threads_for(rows * length)
     cdef Affine affine = affine_from(weight, None, channels)

@@ -235,11 +235,12 @@ def instance_norm_backward(
     kernels.backward(
         grad_work, work, grad_input, weight, mean, rstd, grad_weight, grad_bias, use_input_stats
     )
-    return (
-        _delivered(grad_input, x, out),
-        grad_weight.astype(parameter_dtype, copy=False),
-        grad_bias.astype(parameter_dtype, copy=False),
-    )
+    grad_input = _delivered(grad_input, x, out)
+    if parameter_dtype == grad_weight.dtype:
+        return grad_input, grad_weight, grad_bias
+    # As in `_delivered`: what is beyond the parameters' range is infinite, without a warning.
+    with np.errstate(over="ignore"):
+        return grad_input, grad_weight.astype(parameter_dtype), grad_bias.astype(parameter_dtype)
 
 
 # --- checks of single arguments ---------------------------------------------

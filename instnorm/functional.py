@@ -146,19 +146,14 @@ class _RunningUpdates:
         self._input = input
         self._momentum = momentum
         self._targets = (running_mean, running_var)
-        for target, name in zip(self._targets, ("running_mean", "running_var"), strict=True):
-            if target is None:
-                continue
-            if not isinstance(target, Tensor | np.ndarray):
-                raise TypeError(
-                    f"{name} is updated in place and must be a Tensor or ndarray, "
-                    f"got {type(target).__name__}"
-                )
-            if input.ndim > 1 and target.shape != input.shape[1:2]:
-                raise ValueError(
-                    f"{name} has shape {target.shape}, expected {input.shape[1:2]}: "
-                    "one for each channel of input"
-                )
+        if (running_mean is None) != (running_var is None):
+            raise ValueError(
+                "running_mean and running_var must be given both or neither, got "
+                f"running_mean={running_mean!r} and running_var={running_var!r}"
+            )
+        if running_mean is not None:
+            _check_running(running_mean, "running_mean", input)
+            _check_running(running_var, "running_var", input)
 
     def apply(self, mean: Array, rstd: Array, eps: float) -> None:
         """Take in the statistics of a batch, each of shape (N, C)."""
@@ -180,6 +175,23 @@ class _RunningUpdates:
         array[...] = (1 - self._momentum) * array.astype(np.float64) + self._momentum * new
         if isinstance(running, Tensor):
             running.mark_changed()
+
+
+def _check_running(running: Any, name: str, input: Tensor) -> None:
+    if not isinstance(running, Tensor | np.ndarray):
+        raise TypeError(
+            f"{name} is updated in place and must be a Tensor or ndarray, "
+            f"got {type(running).__name__}"
+        )
+    if not arrays.is_float_dtype(running.dtype):
+        raise TypeError(f"{name} has dtype {running.dtype}, expected a float dtype")
+    if not _array(running).flags.writeable:
+        raise ValueError(f"{name} is updated in place and is read-only")
+    if input.ndim > 1 and running.shape != input.shape[1:2]:
+        raise ValueError(
+            f"{name} has shape {running.shape}, expected {input.shape[1:2]}: "
+            "one for each channel of input"
+        )
 
 
 class InstanceNorm(Function):
@@ -210,6 +222,7 @@ class InstanceNorm(Function):
         if use_stats is not None:
             use_stats(used_mean, used_rstd, eps)
         ctx.eps, ctx.use_input_stats = eps, mean is None
+        ctx.mixed = bias is not None and bias.dtype != (input if weight is None else weight).dtype
         ctx.save_for_backward(input, weight, used_mean, used_rstd)
         return y
 
@@ -222,10 +235,13 @@ class InstanceNorm(Function):
             given = None if ctx.use_input_stats else (mean, rstd)
             grads = _differentiable_backward(grad_output, input, weight, given, ctx.eps)
         else:
+            scale = None if weight is None else weight.data
+            if ctx.mixed:  # both come in the dtype of `scale`: the bias' must lose nothing by it
+                scale = np.ones(input.shape[1]) if scale is None else scale.astype(np.float64)
             found = arrays.instance_norm_backward(
                 grad_output.data,
                 input.data,
-                None if weight is None else weight.data,
+                scale,
                 mean=mean,
                 rstd=rstd,
                 use_input_stats=ctx.use_input_stats,
@@ -388,7 +404,7 @@ class Conv2d(Function):
     ) -> Array:
         """Convolve (N, C, H, W) with (O, C, kernel_h, kernel_w)."""
         columns = window.unfold(input.data)
-        output: Array = columns @ _weight_matrix(weight).data.T
+        output = (Tensor(columns) @ _weight_matrix(weight).T).data
         if bias is not None:
             output = output + bias.data
         ctx.window = window
@@ -534,7 +550,8 @@ def interpolate(
     scale_factor : float or sequence of float, optional
         The new size as a multiple of the old.
     mode : {'nearest'}
-        Element i of the result is element floor(i * old / new) of the input.
+        Element i of the result is element floor(i * old / new) of the input, or
+        floor(i / scale_factor) where that is given, in float32 arithmetic as PyTorch's.
 
     Returns
     -------
@@ -791,8 +808,10 @@ def nll_loss(
     log-probabilities.
     """
     _check_reduction(reduction)
-    log_p, labels, counts = _class_targets(input, target, weight, ignore_index)
+    log_p, labels, kept, counts = _class_targets(input, target, weight, ignore_index)
     picked = ops.taken_along(log_p, labels[:, None], 1).reshape(labels.shape)
+    if not kept.all():
+        picked = picked.where(kept, 0.0)  # it may be -inf, which times 0 is NaN
     return _weighted(-picked, counts, reduction).reshape(
         as_tensor(target, "target").shape if reduction == "none" else ()
     )
@@ -802,12 +821,12 @@ def _smoothing_loss(
     input: Tensor, target: Input, weight: Input | None, ignore_index: int, reduction: Reduction
 ) -> Tensor:
     """The loss of every class, summed, for each target that counts."""
-    log_p, labels, counts = _class_targets(input, target, weight, ignore_index)
+    log_p, labels, kept, counts = _class_targets(input, target, weight, ignore_index)
     class_weight = (
         np.ones(log_p.shape[1], log_p.dtype) if weight is None else as_tensor(weight, "weight").data
     )
     along_classes = class_weight.reshape(1, -1, *(1 for _ in labels.shape[1:]))
-    total = -(log_p * along_classes).sum(1) * (counts != 0).astype(log_p.dtype)
+    total = -(log_p * along_classes).sum(1).where(kept, 0.0)
     if reduction == "mean":
         mean: Tensor = total.sum() / float(counts.sum())
         return mean
@@ -818,8 +837,8 @@ def _smoothing_loss(
 
 def _class_targets(
     input: Input, target: Input, weight: Input | None, ignore_index: int
-) -> tuple[Tensor, Array, Array]:
-    """Checked: batched log-probabilities, valid labels, and how much each label counts."""
+) -> tuple[Tensor, Array, Array, Array]:
+    """Checked: batched log-probabilities, labels, which are not ignored, how much each counts."""
     input, labels = as_tensor(input, "input"), as_tensor(target, "target").data
     if labels.dtype.kind not in "iu":
         raise TypeError(f"target has dtype {labels.dtype}, expected integers: class indices")
@@ -837,11 +856,11 @@ def _class_targets(
         raise IndexError(f"target {wrong[0]} is no class, expected from 0 to {classes - 1}")
     labels = np.where(kept, labels, 0)
     if weight is None:
-        return input, labels, kept.astype(input.dtype)
+        return input, labels, kept, kept.astype(input.dtype)
     class_weight = as_tensor(weight, "weight")
     if class_weight.shape != (classes,):
         raise ValueError(f"weight has shape {class_weight.shape}, expected ({classes},)")
-    return input, labels, class_weight.data[labels] * kept
+    return input, labels, kept, class_weight.data[labels] * kept
 
 
 def _weighted(losses: Tensor, counts: Array, reduction: str) -> Tensor:

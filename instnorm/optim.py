@@ -91,7 +91,7 @@ class SGD:
             "maximize": maximize,
         }
         self.param_groups: list[dict[str, Any]] = []
-        self._buffers: dict[int, npt.NDArray[Any]] = {}
+        self._buffers: dict[Tensor, npt.NDArray[Any]] = {}
         entries = list(params)
         if not entries:
             raise ValueError("params is empty, expected at least one Tensor")
@@ -137,9 +137,9 @@ class SGD:
         if options["weight_decay"] != 0:
             grad = grad + options["weight_decay"] * param.data
         if options["momentum"] != 0:
-            buffer = self._buffers.get(id(param))
+            buffer = self._buffers.get(param)
             if buffer is None:
-                buffer = self._buffers[id(param)] = grad.copy()
+                buffer = self._buffers[param] = grad.copy()
             else:
                 buffer *= options["momentum"]
                 buffer += (1 - options["dampening"]) * grad
@@ -158,9 +158,9 @@ class SGD:
         """
         params = self._params()
         state = {
-            i: {"momentum_buffer": self._buffers[id(p)]}
+            i: {"momentum_buffer": self._buffers[p]}
             for i, p in enumerate(params)
-            if id(p) in self._buffers
+            if p in self._buffers
         }
         groups, start = [], 0
         for group in self.param_groups:
@@ -175,8 +175,11 @@ class SGD:
         Raises
         ------
         ValueError
-            If groups or shapes do not fit; nothing is changed then.
+            If groups, numbers or shapes do not fit; nothing is changed then.
         """
+        for key in ("state", "param_groups"):
+            if key not in state_dict:
+                raise ValueError(f"state_dict has no key {key!r}, but {list(state_dict)}")
         groups, params = state_dict["param_groups"], self._params()
         sizes = [len(g["params"]) for g in self.param_groups]
         loaded_sizes = [len(g["params"]) for g in groups]
@@ -186,8 +189,12 @@ class SGD:
             )
         buffers = {}
         for number, state in state_dict["state"].items():
-            param = params[int(number)]
-            value = state["momentum_buffer"]
+            if not 0 <= int(number) < len(params):
+                raise ValueError(
+                    f"state_dict has the state of a parameter {number}, expected numbers from 0 "
+                    f"to {len(params) - 1}"
+                )
+            param, value = params[int(number)], state.get("momentum_buffer")
             if value is None:
                 continue
             buffer = array_from(value)
@@ -196,7 +203,7 @@ class SGD:
                     f"momentum_buffer of parameter {number} has shape {buffer.shape}, "
                     f"expected {param.shape}"
                 )
-            buffers[id(param)] = np.array(buffer, dtype=param.dtype)
+            buffers[param] = np.array(buffer, dtype=param.dtype)
         for loaded in groups:
             _check_options({**self.defaults, **loaded})
         self._buffers = buffers
@@ -212,12 +219,13 @@ class SGD:
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    for name in ("lr", "momentum", "weight_decay"):
+    for name in ("lr", "momentum", "weight_decay", "dampening"):
         value = options[name]
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be finite and at least 0, got {value}")
-    if not math.isfinite(options["dampening"]):
-        raise ValueError(f"dampening must be finite, got {options['dampening']}")
+        if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+            raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+        if not (math.isfinite(value) and (value >= 0 or name == "dampening")):
+            least = "" if name == "dampening" else " and at least 0"
+            raise ValueError(f"{name} must be finite{least}, got {value}")
     if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
         raise ValueError(
             "nesterov needs a momentum and no dampening, got "

@@ -433,7 +433,7 @@ class LogSoftmax(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
         """Log of the softmax; the maximum is subtracted first, so that exp cannot overflow."""
-        shifted = x.data - x.data.max(axis=dim, keepdims=True)
+        shifted = _quietly(np.subtract, x.data, x.data.max(axis=dim, keepdims=True))
         y = x.new(shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True)))
         ctx.save_for_backward(y)
         ctx.dim = dim

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -29,6 +30,13 @@ def pair(value: Any, name: str, least: int) -> Pair:
     if min(values) < least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
     return int(values[0]), int(values[1])
+
+
+def _integer(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be of integers, got {value!r}") from None
 
 
 @dataclass(frozen=True)
@@ -142,12 +150,17 @@ class Window:
         for element in elements[1:]:
             np.maximum(best, element, out=best)
         winners = np.zeros_like(best, np.uint8 if len(elements) < 256 else np.intp)
+        inside = None
+        if self.padding != (0, 0) and bool((best == -np.inf).any()):
+            inside = self._padded(np.ones_like(images, bool), False)  # padding never wins
         # From the last to the first, so that the first of equal ones stays; a NaN equals none.
         has_nan = bool(np.isnan(best).any())
         for number in range(len(elements) - 1, -1, -1):
             wins = elements[number] == best
             if has_nan:
                 wins |= np.isnan(elements[number])
+            if inside is not None:
+                wins &= self._at(inside, *divmod(number, self.kernel_size[1]))
             np.copyto(winners, number, where=wins, casting="unsafe")
         return best, winners
 
@@ -225,13 +238,20 @@ def nearest_sources(
         )
     sources = []
     for axis, (value, length) in enumerate(zip(values, spatial, strict=True), 2):
-        new = int(value) if size is not None else math.floor(length * value)
+        new = _integer(value, "size") if size is not None else _scaled(length, value)
         if new < 1:
             raise ValueError(f"{name}={given} leaves no element of an axis of length {length}")
-        step = length / new if size is not None else 1 / value
-        source = np.floor(np.arange(new) * step).astype(np.intp)
+        # In float32, as PyTorch does it: now and then an exact product would round elsewhere.
+        step = np.float32(length) / np.float32(new) if size is not None else np.float32(1 / value)
+        source = np.floor(np.arange(new, dtype=np.float32) * step).astype(np.intp)
         sources.append((axis, np.minimum(source, length - 1)))
     return sources
+
+
+def _scaled(length: int, factor: float) -> int:
+    if not math.isfinite(factor):
+        raise ValueError(f"scale_factor must be finite, got {factor}")
+    return math.floor(length * factor)
 
 
 def sum_runs(array: Array, source: Array, length: int, axis: int) -> Array:
@@ -253,7 +273,7 @@ def padded_axes(
     shape: tuple[int, ...], pad: Sequence[int], mode: str
 ) -> list[tuple[int, int, int]]:
     """``(axis, before, after)`` for each axis that `pad` lengthens, checked."""
-    widths = [int(p) for p in pad]
+    widths = [_integer(p, "pad") for p in pad]
     if len(widths) % 2 or len(widths) > 2 * len(shape):
         raise ValueError(
             f"pad has {len(widths)} entries, expected 2 for each of the last axes "

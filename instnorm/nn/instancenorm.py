@@ -107,15 +107,15 @@ class _InstanceNorm(Module):
         dim = input.ndim - self._unbatched_ndim
         if input.shape[dim] == self.num_features:
             return
-        message = (
-            f"expected input's size at dim={dim} to match num_features ({self.num_features}), "
-            f"but got: {input.shape[dim]}."
-        )
         if self.affine or self.track_running_stats:
-            raise ValueError(message)
+            raise ValueError(
+                f"expected input's size at dim={dim} to match num_features ({self.num_features}), "
+                f"but got: {input.shape[dim]}."
+            )
         warnings.warn(
-            f"{message} Since affine=False, num_features is not used in the normalization process. "
-            "You can safely ignore this warning.",
+            f"input's size at dim={dim} does not match num_features: got {input.shape[dim]}, "
+            f"expected {self.num_features}. Nothing else depends on num_features here, because "
+            "affine=False and track_running_stats=False",
             UserWarning,
             stacklevel=4,
         )
@@ -135,7 +135,8 @@ class _InstanceNorm(Module):
         """Return the constructor's arguments."""
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-            f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+            f"affine={self.affine}, bias={self.bias is not None}, "
+            f"track_running_stats={self.track_running_stats}"
         )
 
 

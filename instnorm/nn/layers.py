@@ -343,14 +343,14 @@ class Sequential(Module):
         return input
 
     def __iter__(self) -> Iterator[Module]:
-        return self.children()
+        return (module for module in self._modules.values() if module is not None)
 
     def __len__(self) -> int:
         return len(self._modules)
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return Sequential(OrderedDict(list(self.named_children())[index]))
+            return Sequential(OrderedDict(list(self._modules.items())[index]))
         return list(self)[index]
 
     def append(self, module: Module) -> Sequential:

@@ -6,6 +6,7 @@ default, and that the input's own statistics are used in evaluation too.
 
 from __future__ import annotations
 
+from numbers import Number
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from instnorm.tensor import Tensor
 
 __all__ = ["InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"]
 
-_INITIALIZERS = {"zeros": 0.0, "ones": 1.0}
+_INITIALIZERS = {"zeros": 0.0, "zero": 0.0, "ones": 1.0, "one": 1.0}
 
 
 class _InstanceNorm(Module):
@@ -116,7 +117,8 @@ _DOCSTRING = """Instance normalization of {what} inputs, with MindSpore's names 
     Raises
     ------
     TypeError
-        If `num_features` is no int, `eps` or `momentum` no float, `affine` no bool.
+        If `num_features` is no int, `eps` or `momentum` no float, `affine` no bool, or
+        a first value none of what it may be.
     ValueError
         If an argument is out of range, or the input's rank or channel count does not fit.
 
@@ -165,6 +167,11 @@ def _initial(value: Any, name: str, channels: int, dtype: npt.DTypeLike) -> npt.
                 f"got {value!r}"
             )
         value = _INITIALIZERS[value.lower()]
+    if not isinstance(value, Tensor | np.ndarray | Number):
+        raise TypeError(
+            f"{name} must be an initializer's name, a number or an array, "
+            f"got {type(value).__name__}"
+        )
     array = np.asarray(value.data if isinstance(value, Tensor) else value, dtype)
     if array.shape not in ((), (channels,)):
         raise ValueError(f"{name} has shape {array.shape}, expected ({channels},)")

@@ -66,8 +66,8 @@ class Module:
     >>> layer = Scale()
     >>> layer(instnorm.tensor([3.0])).item()
     6.0
-    >>> layer.state_dict()
-    OrderedDict({'factor': array([2.], dtype=float32)})
+    >>> dict(layer.state_dict())
+    {'factor': array([2.], dtype=float32)}
     """
 
     training: bool
@@ -111,6 +111,8 @@ class Module:
             raise TypeError(f"cannot assign {type(value).__name__} to parameter {name!r}")
         if kind == "_buffers" and not isinstance(value, Tensor | None):
             raise TypeError(f"cannot assign {type(value).__name__} to buffer {name!r}")
+        if kind == "_modules" and not isinstance(value, Module | None):
+            raise TypeError(f"cannot assign {type(value).__name__} to submodule {name!r}")
         for other, table in tables.items():
             if other != kind:
                 table.pop(name, None)
@@ -143,14 +145,24 @@ class Module:
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._parameters, *self._buffers, *self._modules]
 
+    def _check_new_name(self, name: str, kind: str) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, got {type(name).__name__}")
+        if name == "" or "." in name:
+            raise KeyError(f"name must not be empty nor contain a dot, got {name!r}")
+        if name not in self._tables()[kind] and hasattr(self, name):
+            raise KeyError(f"name {name!r} is taken by another attribute")
+
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter; None keeps the name with no parameter in it."""
+        self._check_new_name(name, "_parameters")
         if not isinstance(param, Parameter | None):
             raise TypeError(f"param must be a Parameter or None, got {type(param).__name__}")
         self._parameters[name] = param
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a Tensor that is state but no parameter; it is saved if `persistent`."""
+        self._check_new_name(name, "_buffers")
         if not isinstance(tensor, Tensor | None):
             raise TypeError(f"tensor must be a Tensor or None, got {type(tensor).__name__}")
         self._buffers[name] = tensor
@@ -161,6 +173,7 @@ class Module:
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a submodule under a name that need not be an identifier."""
+        self._check_new_name(name, "_modules")
         if not isinstance(module, Module | None):
             raise TypeError(f"module must be a Module or None, got {type(module).__name__}")
         self._modules[name] = module
@@ -187,11 +200,15 @@ class Module:
         return (module for _, module in self.named_modules())
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """Yield the direct submodules with their names."""
-        return ((name, child) for name, child in self._modules.items() if child is not None)
+        """Yield the direct submodules, each once, with their names."""
+        seen: set[int] = set()
+        for name, child in self._modules.items():
+            if child is not None and id(child) not in seen:
+                seen.add(id(child))
+                yield name, child
 
     def children(self) -> Iterator[Module]:
-        """Yield the direct submodules."""
+        """Yield the direct submodules, each once."""
         return (child for _, child in self.named_children())
 
     def named_parameters(
@@ -235,8 +252,9 @@ class Module:
             for name, tensor in saved:
                 if tensor is not None:
                     state[prefix + module._state_names.get(name, name)] = tensor
-            for name, child in module.named_children():
-                collect(f"{prefix}{name}.", child)
+            for name, child in module._modules.items():
+                if child is not None:
+                    collect(f"{prefix}{name}.", child)
 
         collect("", self)
         return state
@@ -284,7 +302,9 @@ class Module:
         unexpected = [str(name) for name in state_dict if name not in own]
         errors = self._state_errors(missing, unexpected) if strict else []
         values = {}
-        for name in own.keys() & state_dict.keys():
+        for name in own:
+            if name not in state_dict:
+                continue
             try:
                 values[name] = array_from(state_dict[name])
             except (TypeError, ValueError, RuntimeError) as error:
@@ -356,6 +376,8 @@ class Module:
 
     def to(self, dtype: npt.DTypeLike) -> Self:
         """Cast floating point parameters, their gradients and buffers, and return the Module."""
+        if np.dtype(dtype).kind in "biuc":
+            raise TypeError(f"dtype must be a floating point type, got {np.dtype(dtype)}")
         for tensor in [*self.parameters(), *self.buffers()]:
             if tensor.dtype.kind not in "biu":
                 grad, tensor.grad = tensor.grad, None
@@ -376,7 +398,8 @@ class Module:
         own = self.extra_repr()
         if not inside:
             return f"{type(self).__name__}({own})"
-        return "\n  ".join([f"{type(self).__name__}({own}", *inside]) + "\n)"
+        lines = [f"{type(self).__name__}(", *([own] if own else []), *inside]
+        return "\n  ".join(lines) + "\n)"
 
 
 def array_from(value: Any) -> npt.NDArray[Any]:
