@@ -583,7 +583,7 @@ def _repeated(input: Tensor, axis: int, source: Array) -> Tensor:
     length = input.shape[axis]
     return ops.linear(
         input,
-        lambda a: np.take(a, source, axis=axis),
+        lambda a: win.take(a, source, axis),
         lambda a: win.sum_runs(a, source, length, axis),
     )
 
@@ -630,7 +630,10 @@ def pad(
         )
     if mode == "reflect" and value is not None:
         raise ValueError(f"value={value} has no meaning in mode 'reflect'")
-    for axis, before, after in win.padded_axes(input.shape, pad, mode):
+    axes = win.padded_axes(input.shape, pad, mode)
+    if not axes:
+        return input.clone()
+    for axis, before, after in axes:
         input = _padded(input, axis, before, after, mode)
         if value:
             input = input + win.border(input.shape, axis, before, after, value, input.dtype)

@@ -204,15 +204,19 @@ class Window:
         return padded[:, :, rows, columns]
 
     def _padded(self, images: Array, value: float) -> Array:
-        top, left = self.padding
-        if top == left == 0:
+        if self.padding == (0, 0):
             return images
-        return np.pad(images, ((0, 0), (0, 0), (top, top), (left, left)), constant_values=value)
+        padded = np.full_like(images, value, shape=self._padded_shape)
+        self._inside(padded)[...] = images
+        return padded
 
     def _padded_zeros(self, like: Array) -> Array:
+        return np.zeros_like(like, shape=self._padded_shape)
+
+    @property
+    def _padded_shape(self) -> tuple[int, int, int, int]:
         n, c, height, width = self.shape
-        shape = (n, c, height + 2 * self.padding[0], width + 2 * self.padding[1])
-        return np.zeros_like(like, shape=shape)
+        return n, c, height + 2 * self.padding[0], width + 2 * self.padding[1]
 
     def _inside(self, padded: Array) -> Array:
         (top, left), (height, width) = self.padding, self.shape[2:]
@@ -254,10 +258,17 @@ def _scaled(length: int, factor: float) -> int:
     return math.floor(length * factor)
 
 
+def take(array: Array, source: Array, axis: int) -> Array:
+    """Elements `source` of an axis, in the memory layout of the array."""
+    by_stride = sorted(range(array.ndim), key=lambda i: -abs(array.strides[i]))
+    taken = np.take(array.transpose(by_stride), source, axis=by_stride.index(axis))
+    return taken.transpose(np.argsort(by_stride))
+
+
 def sum_runs(array: Array, source: Array, length: int, axis: int) -> Array:
-    """The adjoint of taking elements `source`, in ascending order, from an axis."""
+    """The adjoint of `take`, for `source` in ascending order."""
     used, starts = np.unique(source, return_index=True)
-    result = np.zeros((*array.shape[:axis], length, *array.shape[axis + 1 :]), array.dtype)
+    result = np.zeros_like(array, shape=(*array.shape[:axis], length, *array.shape[axis + 1 :]))
     result[_along(axis, used)] = np.add.reduceat(array, starts, axis=axis)
     return result
 
@@ -295,10 +306,17 @@ def padded_axes(
 
 
 def pad_axis(array: Array, axis: int, before: int, after: int, mode: str) -> Array:
-    """Pad one axis with zeros or by reflection."""
-    widths = [(0, 0)] * array.ndim
-    widths[axis] = (before, after)
-    return np.pad(array, widths, mode=mode)  # type: ignore[call-overload, no-any-return]
+    """Pad one axis with zeros or by reflection, in the memory layout of the array."""
+    length = array.shape[axis]
+    shape = (*array.shape[:axis], before + length + after, *array.shape[axis + 1 :])
+    result = np.zeros_like(array, shape=shape)
+    result[_along(axis, slice(before, before + length))] = array
+    if mode == "reflect":
+        ahead = array[_along(axis, slice(1, before + 1))]
+        behind = array[_along(axis, slice(length - 1 - after, length - 1))]
+        result[_along(axis, slice(0, before))] = np.flip(ahead, axis)
+        result[_along(axis, slice(before + length, None))] = np.flip(behind, axis)
+    return result
 
 
 def unpad_axis(array: Array, axis: int, before: int, after: int, mode: str) -> Array:
@@ -307,7 +325,7 @@ def unpad_axis(array: Array, axis: int, before: int, after: int, mode: str) -> A
     inside: Array = array[_along(axis, slice(before, before + length))]
     if mode == "constant":
         return inside
-    result = inside.copy()
+    result = inside.copy(order="K")
     if before:
         mirrored = np.flip(array[_along(axis, slice(0, before))], axis)
         result[_along(axis, slice(1, before + 1))] += mirrored

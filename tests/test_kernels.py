@@ -11,9 +11,10 @@ import pytest
 import reference
 
 import instnorm
-from instnorm import _core, simd
+from instnorm import simd
+from instnorm.simd import kernels
 
-BLOCK = _core.BLOCK_SIZE
+BLOCK = kernels.BLOCK_SIZE
 # Around the widths of a vector, a flush and a block; and prime.
 LENGTHS = [2, 3, 7, 15, 16, 17, 31, 32, 33, 49, 64, 127, 255, 256, 257, 511, 512, 513, 1021]
 LENGTHS += [BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 33, 3 * BLOCK - 1]
@@ -26,14 +27,16 @@ THREADS = [2, 3, 4, 7]
 def forward(x, weight=None, bias=None, eps=1e-5, y=None):
     y = np.full_like(x, 7) if y is None else y
     mean, rstd = np.full(x.shape[:2], 7.0), np.full(x.shape[:2], 7.0)
-    _core.forward(x, y, weight, bias, mean, rstd, eps)
+    kernels.forward(x, y, weight, bias, mean, rstd, eps)
     return y, mean, rstd
 
 
 def backward(grad_output, x, weight=None, *, mean, rstd, through=True, grad_input=None):
     grad_input = np.full_like(x, 7) if grad_input is None else grad_input
     grad_weight, grad_bias = np.full(x.shape[1], 7.0), np.full(x.shape[1], 7.0)
-    _core.backward(grad_output, x, grad_input, weight, mean, rstd, grad_weight, grad_bias, through)
+    kernels.backward(
+        grad_output, x, grad_input, weight, mean, rstd, grad_weight, grad_bias, through
+    )
     return grad_input, grad_weight, grad_bias
 
 
@@ -121,7 +124,7 @@ def test_statistics_are_those_of_forward(length, dtype):
     x = sample((2, 3, length), dtype, mean=50)
     _, mean, rstd = forward(x, eps=1e-3)
     only_mean, only_rstd = np.empty((2, 3)), np.empty((2, 3))
-    _core.statistics(x, only_mean, only_rstd, 1e-3)
+    kernels.statistics(x, only_mean, only_rstd, 1e-3)
     assert same_bits(mean, only_mean)
     assert same_bits(rstd, only_rstd)
 
@@ -133,7 +136,7 @@ def test_forward_given_is_its_twin(length, dtype):
     mean, var = sample((2, 3), float, seed=5, mean=3), sample((2, 3), float, seed=6) ** 2
     weight, bias = parameters(3, dtype)
     y = np.empty_like(x)
-    _core.forward_given(x, y, weight, bias, mean, 1 / np.sqrt(var + 1e-5))
+    kernels.forward_given(x, y, weight, bias, mean, 1 / np.sqrt(var + 1e-5))
     expected = reference.forward(x, weight, bias, mean=mean, var=var)
     scale = np.abs(expected).max((2,), keepdims=True) + 2
     assert (np.abs(y - expected) <= 4 * np.finfo(dtype).eps * scale).all()
@@ -204,6 +207,18 @@ def test_backward_of_gradients_near_the_ends_of_float32(size):
     scaled = backward((g * np.float32(size)), x, mean=mean, rstd=rstd)
     for a, b in zip(small, scaled, strict=True):
         np.testing.assert_allclose(b.astype(float) / size, a, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "spread"), [(1e20, 1e25), (1e-25, 1e-20), (1e30, 1e30)])
+def test_backward_where_products_leave_float32(size, spread):
+    x = sample((2, 3, 300), np.float32, spread=spread)
+    g = sample((2, 3, 300), np.float32, seed=1, spread=size)
+    _, mean, rstd = forward(x, eps=0)
+    actual = backward(g, x, mean=mean, rstd=rstd)
+    expected = reference.backward(g, x, eps=0)
+    allowed = 4 * np.finfo(np.float32).eps * gradient_scale(g, x, None, 0)
+    assert (np.abs(actual[0] - expected[0]) <= allowed + np.finfo(np.float32).tiny).all()
+    np.testing.assert_allclose(actual[1], expected[1].astype(float), rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -303,6 +318,33 @@ def test_ulps_with_an_outlier(dtype, length):
     assert reference.ulps(forward(x)[0], reference.forward(x)).max() <= PROMISED_ULPS[dtype]
 
 
+DOMINATED = pytest.mark.xfail(
+    strict=True,
+    reason="float32 squares of a block that one element dominates are not averaged out",
+)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "length", "seed"),
+    [
+        (np.float32, 5, 238),
+        (np.float32, 49, 3),
+        pytest.param(np.float32, 257, 322, marks=DOMINATED),
+        pytest.param(np.float32, 300, 186, marks=DOMINATED),
+        pytest.param(np.float32, 1000, 329, marks=DOMINATED),
+        (np.float32, 2048, 354),
+        (np.float64, 5, 87),
+        (np.float64, 300, 35),
+    ],
+)
+def test_ulps_of_the_worst_rows_found(dtype, length, seed):
+    """The worst of 400 seeds at these lengths, by a search with an earlier kernel."""
+    x = np.random.default_rng(seed).standard_normal((1, 2000 // length + 1, length))
+    x = (x * 1.3).astype(dtype)
+    x[..., 0] *= 20
+    assert reference.ulps(forward(x)[0], reference.forward(x)).max() <= PROMISED_ULPS[dtype]
+
+
 @pytest.mark.parametrize("mean", [0.0, 4e3])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_ulps_of_a_1080p_image(dtype, mean):
@@ -330,26 +372,31 @@ def test_spreads_at_the_ends_of_float32(spread):
 SHAPES = [(2, 100, 64, 64), (32, 300, 7, 11, 1), (1, 1, 600_000), (1, 3, 600, 500), (5, 1, 123_457)]
 
 
+def everything(module, x, g, weight, bias):
+    """All that a build of the kernels computes."""
+    rows = x.shape[:2]
+    y, mean, rstd = np.empty_like(x), np.empty(rows), np.empty(rows)
+    given, own_mean, own_rstd = np.empty_like(x), np.empty(rows), np.empty(rows)
+    grad_input, grad_weight, grad_bias = np.empty_like(x), np.empty(rows[1]), np.empty(rows[1])
+    module.forward(x, y, weight, bias, mean, rstd, 1e-5)
+    module.statistics(x, own_mean, own_rstd, 1e-5)
+    module.forward_given(x, given, weight, bias, mean, rstd)
+    module.backward(g, x, grad_input, weight, mean, rstd, grad_weight, grad_bias, True)
+    return [y, mean, rstd, own_mean, own_rstd, given, grad_input, grad_weight, grad_bias]
+
+
 @pytest.mark.usefixtures("restore_threads")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_number_of_threads_gives_the_same_bits(shape, dtype):
     x, g = sample(shape, dtype, mean=2), sample(shape, dtype, seed=1)
     weight, bias = parameters(shape[1], dtype)
-
-    def everything():
-        y, mean, rstd = forward(x, weight, bias)
-        only_mean, only_rstd, given = np.empty_like(mean), np.empty_like(rstd), np.empty_like(x)
-        _core.statistics(x, only_mean, only_rstd, 1e-5)
-        _core.forward_given(x, given, weight, bias, mean, rstd)
-        gradients = backward(g, x, weight, mean=mean, rstd=rstd)
-        return [y, mean, rstd, only_mean, only_rstd, given, *gradients]
-
     instnorm.set_num_threads(1)
-    serial = everything()
+    serial = everything(kernels, x, g, weight, bias)
     for threads in THREADS:
         instnorm.set_num_threads(threads)
-        for a, b in zip(serial, everything(), strict=True):
+        assert kernels.get_num_threads() == threads
+        for a, b in zip(serial, everything(kernels, x, g, weight, bias), strict=True):
             assert same_bits(a, b)
 
 
@@ -403,50 +450,15 @@ def test_nan_in_the_gradient_spoils_its_own_row_only(dtype):
     assert np.isnan(grad_bias).tolist() == [False, False, True]
 
 
-LEVELS = [level for level in simd.available() if level != "baseline"]
-
-
-@pytest.mark.usefixtures("restore_threads")
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", [level for level in simd.available() if level != "baseline"])
 def test_every_simd_level_gives_the_same_bits(level, dtype):
-    wide = simd._module(level)
+    modules = [simd._module("baseline"), simd._module(level)]
     for length in [*range(1, 70), *LENGTHS, 120_001]:
         x, g = sample((3, 3, length), dtype, mean=2), sample((3, 3, length), dtype, seed=1)
         weight, bias = parameters(3, dtype)
-        for kernels in (_core, wide):
-            kernels.set_num_threads(2)
-        results = []
-        for kernels in (_core, wide):
-            y, mean, rstd = np.empty_like(x), np.empty((3, 3)), np.empty((3, 3))
-            kernels.forward(x, y, weight, bias, mean, rstd, 1e-5)
-            given, only_mean, only_rstd = np.empty_like(x), np.empty((3, 3)), np.empty((3, 3))
-            kernels.statistics(x, only_mean, only_rstd, 1e-5)
-            kernels.forward_given(x, given, weight, bias, mean, rstd)
-            grad_input, grad_weight, grad_bias = np.empty_like(x), np.empty(3), np.empty(3)
-            kernels.backward(g, x, grad_input, weight, mean, rstd, grad_weight, grad_bias, True)
-            results.append(
-                [y, mean, rstd, given, only_mean, only_rstd, grad_input, grad_weight, grad_bias]
-            )
-        for a, b in zip(*results, strict=True):
+        for a, b in zip(*[everything(m, x, g, weight, bias) for m in modules], strict=True):
             assert same_bits(a, b)
-
-
-@pytest.mark.parametrize("level", ["baseline", *LEVELS])
-def test_a_simd_level_can_be_forced(level):
-    assert printed_under(level, "print(simd.level)").stdout.strip() == level
-
-
-def test_an_unknown_simd_level_is_refused():
-    run = printed_under("sse9", "print(simd.level)")
-    assert run.returncode != 0
-    assert "INSTNORM_SIMD is 'sse9', expected one of" in run.stderr
-
-
-def printed_under(level, program):
-    environment = {**os.environ, "INSTNORM_SIMD": level, "PYTHONPATH": IMPORT_PATH}
-    command = [sys.executable, "-c", f"from instnorm import simd; {program}"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
 # --- constant rows -----------------------------------------------------------------
@@ -535,8 +547,8 @@ def test_unfit_arrays_are_refused(entry, name):
         if name == "x" and bad is not None and getattr(bad, "shape", 0) == (4, 3, 4):
             continue  # x says what the sizes are: then the others do not fit
         with pytest.raises((TypeError, ValueError)):
-            getattr(_core, entry)(**{**good, name: bad})
-    getattr(_core, entry)(**good)
+            getattr(kernels, entry)(**{**good, name: bad})
+    getattr(kernels, entry)(**good)
 
 
 WRITTEN = ["y", "grad_input", "grad_weight", "grad_bias"]
@@ -551,7 +563,7 @@ def test_outputs_must_be_writeable(entry, name):
     values = arguments(entry)
     values[name].flags.writeable = False
     with pytest.raises(ValueError, match=f"{name} must be writeable"):
-        getattr(_core, entry)(**values)
+        getattr(kernels, entry)(**values)
 
 
 @pytest.mark.parametrize("entry", ["forward", "statistics", "forward_given", "backward"])
@@ -561,16 +573,16 @@ def test_inputs_may_be_read_only(entry):
     for name, value in values.items():
         if isinstance(value, np.ndarray) and name not in outputs:
             value.flags.writeable = False
-    getattr(_core, entry)(**values)
+    getattr(kernels, entry)(**values)
 
 
 TOO_FEW_AXES = """
 import numpy as np
-from test_kernels import _core, arguments
+from test_kernels import arguments, kernels
 for entry in ("forward", "statistics", "forward_given", "backward"):
     for shape in [(), (4,)]:
         try:
-            getattr(_core, entry)(**{**arguments(entry), "x": np.zeros(shape, np.float32)})
+            getattr(kernels, entry)(**{**arguments(entry), "x": np.zeros(shape, np.float32)})
         except (IndexError, ValueError):
             continue
         raise SystemExit(f"{entry} took an array of shape {shape}")
@@ -594,33 +606,3 @@ def test_empty_arrays(shape):
     _, grad_weight, grad_bias = backward(x, x, channels, mean=mean, rstd=rstd)
     assert (grad_weight == 0).all()
     assert (grad_bias == 0).all()
-
-
-# --- threads -------------------------------------------------------------------------
-
-
-@pytest.mark.skipif("INSTNORM_NO_OPENMP" in os.environ, reason="built without, on request")
-def test_openmp_is_on():
-    """A build that silently fell back to one thread would pass every other test."""
-    assert _core.HAS_OPENMP
-
-
-FORKED = """
-import os, signal
-import numpy as np, instnorm
-instnorm.set_num_threads(2)
-x = np.random.default_rng(0).standard_normal((2, 3, 400, 500))
-y = instnorm.instance_norm(x)
-child = os.fork()
-if child == 0:
-    signal.alarm(5)
-    os._exit(0 if np.array_equal(instnorm.instance_norm(x), y) else 1)
-raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_does_not_hang():
-    assert (
-        subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], timeout=60).returncode == 0
-    )

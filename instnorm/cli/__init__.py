@@ -1,0 +1,88 @@
+"""The command line, `instnorm`: its parser and the way from arguments to an exit status.
+
+Each command has a module of its own. What a command needs beyond NumPy is imported
+only when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from instnorm import __version__
+from instnorm.cli import info, train
+from instnorm.cli.errors import CommandError
+
+__all__ = ["main"]
+
+# What a shell reports for a program that Ctrl-C ended: 128 + SIGINT.
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments after the program's name; by default those of the process.
+
+    Returns
+    -------
+    int
+        The exit status: 0, 1 (the command failed), 2 (bad input) or 130 (Ctrl-C).
+
+    Examples
+    --------
+    >>> import instnorm.cli
+    >>> instnorm.cli.main(["info"])  # doctest: +ELLIPSIS
+    instnorm ...
+    0
+    """
+    parser = _parser()
+    try:
+        args = parser.parse_args(argv)
+        if args.run is None:
+            parser.print_help(sys.stderr)
+            return 2
+        run: Callable[[argparse.Namespace], int] = args.run
+        return run(args)
+    except CommandError as error:
+        print(f"instnorm: error: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt as interrupt:
+        print(": ".join(["instnorm: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
+        return INTERRUPTED
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, which `main` prints."""
+
+    def error(self, message: str) -> NoReturn:
+        raise CommandError(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="instnorm",
+        description="Instance normalization for the CPU.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=None)
+    parser.add_argument("--version", action="version", version=f"instnorm {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for module, summary in (
+        (train, "train a small net with and without instance norm, and compare"),
+        (info, "tell how the package was built, and what it runs on"),
+    ):
+        command = commands.add_parser(
+            module.__name__.rpartition(".")[2],
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            allow_abbrev=False,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser

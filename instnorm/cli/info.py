@@ -1,0 +1,57 @@
+"""`instnorm info`: how the package was built, and what it runs on."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from pathlib import Path
+
+import numpy as np
+
+import instnorm
+from instnorm import _core, simd
+
+__all__ = ["add_arguments", "report", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments: it has none."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report."""
+    for name, value in report().items():
+        print(f"{name:<10} {value}")
+    return 0
+
+
+def report() -> dict[str, str]:
+    """Describe the package and its surroundings.
+
+    Returns
+    -------
+    dict from str to str
+        A name and a value for each line.
+    """
+    return {
+        "instnorm": f"{instnorm.__version__} ({Path(instnorm.__file__).parent})",
+        "Python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "NumPy": np.__version__,
+        "OpenMP": "yes" if _core.HAS_OPENMP else "no: this build is serial and uses one thread",
+        "compiler": _core.COMPILER,
+        "SIMD": f"{simd.level}, {simd.reason}",
+        "threads": str(instnorm.get_num_threads()),
+        "platform": platform.platform(),
+        "processor": _processor(),
+    }
+
+
+def _processor() -> str:
+    """The processor's model; what Python's `platform` says of it is often empty on Linux."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            lines = [line.partition(":") for line in file]
+    except OSError:
+        lines = []
+    models = [value.strip() for name, _, value in lines if name.strip() == "model name"]
+    return models[0] if models else platform.processor() or platform.machine()
