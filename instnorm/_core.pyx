@@ -189,6 +189,7 @@ cdef inline void centred_sums(
     floating pilot,
     double *sum1,           # OUT sum of (x - pilot)
     double *sum2,           # OUT sum of (x - pilot)^2
+    double *largest,        # OUT the largest part of sum2 that a lane has
 ) noexcept nogil:
     cdef floating lane1[LANES]
     cdef floating lane2[LANES]
@@ -221,6 +222,9 @@ cdef inline void centred_sums(
         n -= steps * LANES + rest
     sum1[0] = lanes_total(wide1)
     sum2[0] = lanes_total(wide2)
+    largest[0] = 0
+    for j in range(LANES):
+        largest[0] = max(largest[0], wide2[j])
 
 
 # The elements that do not fill the lanes once more are summed as the last HALF elements
@@ -321,15 +325,16 @@ cdef inline Moments moments_in_double(const floating *x, Py_ssize_t n) noexcept 
 
 cdef inline Moments block_moments(const floating *x, Py_ssize_t n) noexcept nogil:
     cdef Moments out
-    cdef double sum1, sum2
+    cdef double sum1, sum2, largest
     cdef floating pilot
     if n <= SHORT:
         return moments_in_double(x, n)
     pilot = pilot_of(x, n)
-    centred_sums(x, n, pilot, &sum1, &sum2)
-    # Squares that may have lost digits to underflow, or overflowed: once more.
+    centred_sums(x, n, pilot, &sum1, &sum2, &largest)
+    # Squares that may have lost digits to underflow, or overflowed, or an outlier, whose
+    # rounding no other element averages out: once more.
     if floating is float:
-        if not (sum2 > n * 1e-28 and sum2 < 1e37):
+        if not (sum2 > n * 1e-28 and sum2 < 1e37 and largest < 0.125 * sum2):
             return moments_in_double(x, n)
     out.count = n
     out.offset_rest = 0

@@ -886,8 +886,6 @@ def test_a_deep_graph():
     for _ in range(DEPTH // 4):
         y = (y * one + 0).exp().log()
     nodes = weakref.ref(y.grad_fn), weakref.ref(one)
-    (g,) = grad(y, x, retain_graph=True)
-    assert g.item() == pytest.approx(1)
     y.backward()
     assert x.grad.item() == pytest.approx(1)
     assert one.grad.item() == pytest.approx(0.5 * (DEPTH // 4))
@@ -897,7 +895,7 @@ def test_a_deep_graph():
 
 def test_a_deep_graph_that_is_never_used():
     y = leaf([1.0])
-    for _ in range(DEPTH):
+    for _ in range(DEPTH // 2):
         y = y * y
     node = weakref.ref(y.grad_fn)
     del y

@@ -41,7 +41,7 @@ CONSTRUCTORS = [
         "eps": eps,
     }
     for affine, bias, track, momentum, eps in itertools.product(
-        (False, True), (True, False), (False, True), (0.1, 0.7, None), (1e-5, 1)
+        (False, True), (True, False), (False, True), (0.3, None), (1e-5, 1)
     )
 ]
 
@@ -81,7 +81,7 @@ def batch(rank, dtype=np.float64, batched=True, seed=0):
 def test_outputs_gradients_and_buffers_are_torchs(options, rank, batched, dtype):
     ours, theirs = pair(rank, dtype, **options)
     # Training, evaluation, and training again.
-    for step, training in enumerate((True, True, False, False, True)):
+    for step, training in enumerate((True, True, False, True)):
         ours.train(training)
         theirs.train(training)
         ours.zero_grad()
@@ -107,14 +107,12 @@ def assert_equal_buffers(ours, theirs):
 @in_every_rank
 @in_every_combination
 def test_gradients_are_the_central_differences(options, rank):
-    if options["momentum"] not in (0.1, None):
-        pytest.skip("momentum does not matter to gradients")
     layer, _ = pair(rank, np.float64, **options)
-    x, parameters = leaf(batch(rank)[:, :, :3]), list(layer.parameters())
+    shape = {1: (2, C, 3), 2: (2, C, 2, 2), 3: (2, C, 1, 2, 2)}[rank]
+    # The parameters are reached through the layer.
+    leaves = [leaf(1.5 + 2 * normal(*shape)), *layer.parameters()]
     for training in (True, False):
         layer.train(training)
-        # The parameters are reached through the layer.
-        leaves = [x, *parameters]
         assert gradcheck(lambda x, *_: layer(x), leaves, atol=1e-7, rtol=1e-5)
         assert gradgradcheck(lambda x, *_: layer(x), leaves, atol=1e-6, rtol=1e-5)
 
@@ -233,9 +231,7 @@ def test_an_empty_batch_has_zero_gradients_and_leaves_the_statistics(options, ra
         assert y.shape == x.shape
         y.backward(np.zeros(x.shape))
         assert x.grad.shape == x.shape
-        assert [p.grad.tolist() for p in layer.parameters()] == [
-            [0] * C for _ in layer.parameters()
-        ]
+        assert all(p.grad.tolist() == [0] * C for p in layer.parameters())
     assert [buffer.tolist() for buffer in layer.buffers()] == before
 
 
@@ -243,7 +239,8 @@ def test_an_empty_batch_has_zero_gradients_and_leaves_the_statistics(options, ra
 def test_a_constant_channel_gives_exactly_the_bias(dtype):
     x = np.full((2, C, 40, 50), 1234.567, dtype)
     layer, _ = pair(2, dtype, affine=True)
-    np.testing.assert_array_equal(layer(x).data, np.broadcast_to(layer.bias.data, (2, 40, 50, C)).transpose(0, 3, 1, 2))  # fmt: skip
+    bias = np.broadcast_to(layer.bias.data[:, None, None], x.shape)
+    np.testing.assert_array_equal(layer(x).data, bias)
     for eps in (1e-5, 0):
         assert not nn.InstanceNorm2d(C, eps=eps)(x).data.any()
 

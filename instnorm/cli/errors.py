@@ -11,6 +11,7 @@ DEMO_PACKAGES = {
     "matplotlib": "matplotlib",
     "safetensors": "safetensors",
     "sklearn": "scikit-learn",
+    "threadpoolctl": "threadpoolctl",
     "tqdm": "tqdm",
 }
 

@@ -166,11 +166,16 @@ def _learner(task: Task, settings: Settings, norm: bool) -> Learner:
 @contextlib.contextmanager
 def _threads(count: int | None) -> Iterator[None]:
     """Set the number of threads for a while; None leaves it alone."""
+    from threadpoolctl import threadpool_limits
+
     before = instnorm.get_num_threads()
     if count is not None:
         instnorm.set_num_threads(count)
     try:
-        yield
+        # Matrix products this small gain nothing from threads, and BLAS's idle threads
+        # spin for a while after each, on the processors that the kernels' threads need.
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         instnorm.set_num_threads(before)
 
