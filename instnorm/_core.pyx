@@ -108,7 +108,7 @@ cdef enum:
     # processors, as OpenBLAS's do after each matrix product: so not for what takes less.
     SERIAL_BELOW = 262144
     # Bytes of an output that the caches do not hold, and of a row that is worth streaming.
-    STREAM_ABOVE = 12582912
+    STREAM_ABOVE = 67108864
     STREAM_ROW = 4096
     CHUNK = 512           # elements computed in the first-level cache, then streamed
 

@@ -127,6 +127,7 @@ class SGD:
         """Update the parameters that have a gradient."""
         for group in self.param_groups:
             _check_options(group)
+        for group in self.param_groups:
             for param in group["params"]:
                 if param.grad is not None:
                     self._update(param, param.grad.data, group)
@@ -139,7 +140,7 @@ class SGD:
         if options["momentum"] != 0:
             buffer = self._buffers.get(param)
             if buffer is None:
-                buffer = self._buffers[param] = grad.copy()
+                buffer = self._buffers[param] = np.array(grad)  # an array without axes, too
             else:
                 buffer *= options["momentum"]
                 buffer += (1 - options["dampening"]) * grad

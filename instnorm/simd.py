@@ -12,7 +12,25 @@ import os
 from collections.abc import Iterator
 from types import ModuleType
 
-from instnorm import _core
+
+def _load_core() -> ModuleType:
+    """Import the baseline kernels, and OpenMP's runtime with them.
+
+    GCC's runtime lets idle threads spin for milliseconds, and OpenBLAS does so too: where a
+    program alternates between the two, as training does, each holds up the other's threads.
+    The runtime reads how long to spin when it is loaded, and never again.
+    """
+    ours = "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ
+    if ours:
+        os.environ["GOMP_SPINCOUNT"] = "1000"
+    try:
+        return importlib.import_module("instnorm._core")
+    finally:
+        if ours:
+            del os.environ["GOMP_SPINCOUNT"]
+
+
+_core = _load_core()
 
 LEVELS = ("avx512", "avx2", "baseline")
 

@@ -114,9 +114,8 @@ def test_repr_is_torchs(nets):
 def test_the_same_layer_twice_is_one_child():
     relu = nn.ReLU()
     net = nn.Sequential(relu, nn.Linear(2, 2), relu)
-    theirs = torch.nn.Sequential(
-        relu_of_torch := torch.nn.ReLU(), torch.nn.Linear(2, 2), relu_of_torch
-    )
+    torchs = torch.nn.ReLU()
+    theirs = torch.nn.Sequential(torchs, torch.nn.Linear(2, 2), torchs)
     assert names(net.named_children()) == names(theirs.named_children()) == ["0", "1"]
     assert [type(m).__name__ for m in net] == [type(m).__name__ for m in theirs]
     assert len(net) == len(net[:]) == 3
@@ -204,6 +203,7 @@ ATTRIBUTE_ACTIONS = {
     "buffer = Tensor": lambda m: setattr(m, "count", tensor_for(m)),
     "buffer = None": lambda m: setattr(m, "count", None),
     "buffer = int": lambda m: setattr(m, "count", 3),
+    "buffer = Module": lambda m: setattr(m, "count", nn_of(m).ReLU()),
     "buffer = Parameter": lambda m: setattr(m, "count", nn_of(m).Parameter(tensor_for(m))),
     "module = Module": lambda m: setattr(m, "layer", nn_of(m).ReLU()),
     "module = None": lambda m: setattr(m, "layer", None),
@@ -296,7 +296,7 @@ def test_a_reassigned_parameter_keeps_its_place():
     linear = nn.Linear(2, 3)
     linear.weight = nn.Parameter(np.zeros((3, 2), np.float32))
     assert names(linear.named_parameters()) == ["weight", "bias"]
-    assert not linear(normal(1, 2).astype(np.float32)).data.any() or linear.bias.data.any()
+    assert linear(normal(1, 2).astype(np.float32)).tolist() == [linear.bias.tolist()]
 
 
 def test_parameters():
@@ -398,6 +398,7 @@ def test_a_network_takes_torchs_state_and_gives_it_back():
     assert ours.load_state_dict(theirs.state_dict()) == ([], [])
     for name, value in theirs.state_dict().items():
         np.testing.assert_array_equal(ours.state_dict()[name], value)
+    ours.load_state_dict(dict(theirs.named_parameters()), strict=False)  # these require gradients
     ours.block.conv.weight.data[...] = 5
     theirs.load_state_dict({k: torch.tensor(v) for k, v in ours.state_dict().items()})
     assert (theirs.block.conv.weight == 5).all()
@@ -674,7 +675,6 @@ def test_layers_run_without_recording():
 
 
 def test_all_is_public():
-    assert sorted(nn.__all__, key=str.isupper) is not None
     for name in nn.__all__:
         assert hasattr(nn, name)
         assert name == "mindspore" or hasattr(torch.nn, name)

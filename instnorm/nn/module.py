@@ -99,7 +99,7 @@ class Module:
         tables = self._tables()
         kind = (
             "_parameters"
-            if isinstance(value, Parameter)
+            if isinstance(value, Parameter) or name in tables["_parameters"]
             else "_modules"
             if isinstance(value, Module)
             else next((kind for kind, table in tables.items() if name in table), None)
@@ -412,6 +412,8 @@ def array_from(value: Any) -> npt.NDArray[Any]:
         and hasattr(value, "__dlpack__")
     ):
         return np.from_dlpack(value)
+    if hasattr(value, "detach"):  # PyTorch's, which is no array while it requires gradients
+        value = value.detach()
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"expected an array of numbers, got dtype {array.dtype}")
