@@ -1,5 +1,6 @@
 """Every script in examples/ runs, and the one with published numbers prints them."""
 
+import math
 import re
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from instnorm import nn
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 PUBLISHED = (-1.34110, -0.44703, 0.44703, 1.34110)
@@ -35,11 +38,25 @@ def test_examples_run(script, tmp_path):
 
 def test_both_flavours_print_the_published_numbers(tmp_path):
     text = output_of("two_flavours.py", tmp_path)
-    first, second = text.split("MindSpore's names:")
-    assert "PyTorch's names:   weight bias\n" in first
-    assert second.startswith(" gamma beta mean variance\n")
+    first, second = text.split("\n\nAs in MindSpore: ")
+    assert first.startswith("As in PyTorch: weight, bias\n")
+    assert second.startswith("gamma, beta, mean, variance\n")
+    second, last = second.rsplit("\n\n", 1)
+    assert last == "Largest difference between the two: 0.0\n"
     for half in (first, second):
-        # The printed digits themselves, in brackets as NumPy writes them.
-        numbers = [float(n) for n in re.findall(r"-?\d+\.\d{3,}", half)]
+        numbers = [float(n) for n in re.findall(r"-?\d+\.\d+", half)]
         assert len(numbers) == 12
         np.testing.assert_allclose(np.reshape(numbers, (3, 4)), [PUBLISHED] * 3, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.InstanceNorm2d(3), nn.InstanceNorm2d(3, affine=True), nn.mindspore.InstanceNorm2d(3)],
+    ids=["PyTorch's", "affine", "MindSpore's"],
+)
+def test_the_published_numbers_in_full(layer):
+    """Published are five decimals. In full: the mean is 0.25 and the variance 0.0125."""
+    image = np.linspace(0.1, 1.2, 12, dtype=np.float32).reshape(1, 3, 2, 2)
+    exact = np.array([-0.15, -0.05, 0.05, 0.15]) / math.sqrt(0.0125 + 1e-5)
+    np.testing.assert_array_equal(exact.round(5), PUBLISHED)
+    np.testing.assert_allclose(layer(image).data.reshape(3, 4), [exact] * 3, rtol=0, atol=2e-6)

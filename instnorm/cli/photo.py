@@ -89,7 +89,7 @@ class Photo(Task):
     def _crop(self, rng: np.random.Generator) -> Array:
         photograph = self.photographs[rng.integers(len(self.photographs))]
         top, left = (rng.integers(size - CROP + 1) for size in photograph.shape[1:])
-        crop = photograph[:, top : top + CROP, left : left + CROP]
+        crop: Array = photograph[:, top : top + CROP, left : left + CROP]
         return crop[:, :, ::-1] if rng.random() < 0.5 else crop
 
     def loss(self, output: Tensor, target: Array) -> Tensor:

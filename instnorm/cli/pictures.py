@@ -26,6 +26,7 @@ DPI = 150
 # Colours that colour-blind people can tell apart (Okabe and Ito).
 COLOURS = ("#0072b2", "#d55e00")
 WRONG = "#d55e00"
+HEADING = 1.3  # width of a row heading, in images
 RIGHT = "#404040"
 
 
@@ -97,8 +98,8 @@ def predictions(
     labels : ndarray of shape (N,)
     """
     count = len(labels)
-    figure = Figure(figsize=(0.95 * (count + 1.3), 2.0 * len(sets) + 0.4), layout="constrained")
-    grid = figure.subplots(len(sets), count + 1, squeeze=False, width_ratios=[1.3] + [1] * count)
+    figure = Figure(figsize=(0.95 * (count + HEADING), 2.0 * len(sets) + 0.4), layout="constrained")
+    grid = figure.subplots(len(sets), count + 1, squeeze=False, width_ratios=[HEADING] + [1] * count)
     ink = {"cmap": "gray_r", "interpolation": "nearest"}
     for row, (kind, images) in zip(grid, sets.items(), strict=True):
         heading, *cells = row
@@ -114,6 +115,8 @@ def predictions(
 
 def _draw_row_heading(axes: Axes, kind: str, names: list[str]) -> None:
     axes.set_axis_off()
+    # As high as an image, so that the lines of text stand side by side.
+    axes.set_box_aspect(1 / HEADING)
     axes.set_title("true", loc="right")
     axes.text(1, 0.5, kind, ha="right", va="center", weight="bold", transform=axes.transAxes)
     for line, name in enumerate(names):
