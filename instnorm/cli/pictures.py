@@ -98,8 +98,10 @@ def predictions(
     labels : ndarray of shape (N,)
     """
     count = len(labels)
-    figure = Figure(figsize=(0.95 * (count + HEADING), 2.0 * len(sets) + 0.4), layout="constrained")
-    grid = figure.subplots(len(sets), count + 1, squeeze=False, width_ratios=[HEADING] + [1] * count)
+    figsize = (0.95 * (count + HEADING), 2.0 * len(sets) + 0.4)
+    figure = Figure(figsize=figsize, layout="constrained")
+    widths = [HEADING] + [1.0] * count
+    grid = figure.subplots(len(sets), count + 1, squeeze=False, width_ratios=widths)
     ink = {"cmap": "gray_r", "interpolation": "nearest"}
     for row, (kind, images) in zip(grid, sets.items(), strict=True):
         heading, *cells = row
