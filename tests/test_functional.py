@@ -223,6 +223,23 @@ def test_second_derivatives_are_the_central_differences(name):
     assert gradgradcheck(lambda *ts: func(F, *ts), leaves, atol=1e-7, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_gradients_that_can_be_differentiated_are_the_same(name):
+    func, arrays = EVERYTHING[name]
+    leaves = [leaf(a) for a in arrays]
+    y = func(F, *leaves)
+    assert_create_graph_changes_nothing(y, leaves)
+
+
+def assert_create_graph_changes_nothing(y, leaves):
+    cotangent = Tensor(normal(*y.shape, seed=1).astype(y.dtype))
+    graphs = instnorm.grad(y, leaves, cotangent, create_graph=True)
+    for with_graph, plain in zip(graphs, instnorm.grad(y, leaves, cotangent), strict=True):
+        assert with_graph.dtype == plain.dtype
+        scale = max(1, np.abs(plain.data).max())
+        np.testing.assert_allclose(with_graph.data, plain.data, rtol=0, atol=2e-14 * scale)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", [*OPERATIONS, *IMAGE_OPERATIONS, "conv2d of one image"])
 def test_values_and_gradients_are_those_of_torch(name, dtype):
@@ -546,6 +563,20 @@ def test_instance_norm_gradients(rank, parameters, given, eps):
     leaves = [leaf(x), *parameters]
     assert gradcheck(normalized, leaves, atol=1e-7, rtol=1e-5)
     assert gradgradcheck(normalized, leaves, atol=1e-6, rtol=1e-5)
+    assert_create_graph_changes_nothing(normalized(*leaves), leaves)
+
+
+@pytest.mark.parametrize("eps", [1e-5, 0])
+def test_gradients_of_constant_channels(eps):
+    x, weight, bias = leaf(normal(2, 3, 4)), leaf(normal(3)), leaf(normal(3))
+    x.data[0, 1], x.data[1, 2] = 5.0, -0.1
+    y = F.instance_norm(x, weight=weight, bias=bias, eps=eps)
+    assert_create_graph_changes_nothing(y, [x, weight, bias])
+    y = F.instance_norm(x, weight=weight, bias=bias, eps=eps)
+    (gradient,) = instnorm.grad(y, x, Tensor(normal(2, 3, 4)), create_graph=True)
+    (second,) = instnorm.grad(gradient, x, Tensor(normal(2, 3, 4, seed=1)))
+    assert np.isfinite(gradient.data).all()
+    assert np.isfinite(second.data).all()
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.0, 0.37, 1.0, 1])
