@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Some tools call others of the environment by name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 SOURCES := setup.py pyproject.toml $(wildcard instnorm/*.pyx)
 
 .PHONY: demo test lint build bench clean
@@ -29,6 +31,7 @@ clean:
 	rm -rf $(VENV) build dist demo *.egg-info instnorm/*.c instnorm/*.so
 
 $(VENV)/python:
+	@echo "Setting up .venv: this takes a minute, once"
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 

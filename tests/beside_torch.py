@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+import instnorm
 from instnorm import Tensor
 
 # On arrays as small as the tests', threads would only wait for each other.
@@ -88,3 +89,13 @@ def assert_same(ours, theirs, our_leaves=(), their_leaves=(), eps=20):
     theirs.backward(torch.tensor(cotangent))
     for our_leaf, their_leaf in zip(our_leaves, their_leaves, strict=True):
         assert_close(our_leaf.grad, their_leaf.grad, eps)
+
+
+def assert_create_graph_changes_nothing(y, leaves):
+    """Gradients are the same by the kernels and, where these are differentiable, by the graph."""
+    cotangent = Tensor(normal(*y.shape, seed=1).astype(y.dtype))
+    graphs = instnorm.grad(y, leaves, cotangent, create_graph=True)
+    for with_graph, plain in zip(graphs, instnorm.grad(y, leaves, cotangent), strict=True):
+        assert with_graph.dtype == plain.dtype
+        scale = max(1, np.abs(plain.data).max())
+        np.testing.assert_allclose(with_graph.data, plain.data, rtol=0, atol=2e-14 * scale)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from beside_torch import (
     assert_close,
+    assert_create_graph_changes_nothing,
     assert_same,
     channels_last,
     leaf,
@@ -115,6 +116,7 @@ def test_gradients_are_the_central_differences(options, rank):
         layer.train(training)
         assert gradcheck(lambda x, *_: layer(x), leaves, atol=1e-7, rtol=1e-5)
         assert gradgradcheck(lambda x, *_: layer(x), leaves, atol=1e-6, rtol=1e-5)
+        assert_create_graph_changes_nothing(layer(leaves[0]), leaves)
 
 
 @in_every_rank

@@ -7,7 +7,7 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from beside_torch import leaf, normal, read_only
+from beside_torch import assert_create_graph_changes_nothing, leaf, normal, read_only
 
 from instnorm import Tensor, nn
 from instnorm.nn import mindspore as ms
@@ -48,6 +48,7 @@ def test_gradients_are_the_central_differences(rank, affine):
     leaves = [leaf(normal(*SHAPES[rank])), *layer.trainable_params()]
     assert gradcheck(lambda x, *_: layer(x), leaves, atol=1e-7, rtol=1e-5)
     assert gradgradcheck(lambda x, *_: layer(x), leaves, atol=1e-6, rtol=1e-5)
+    assert_create_graph_changes_nothing(layer(leaves[0]), leaves)
 
 
 @in_every_rank
