@@ -16,9 +16,11 @@ first-level cache while they are read more than once:
   (x - pilot)^2. E[x^2] - E[x]^2 is never formed. Sums run over LANES
   independent accumulators, so that the compiler can vectorize them without
   reassociating anything, in float for at most FLUSH steps, then in double.
-* row: the blocks merge in order, in double (Chan, Golub and LeVeque 1983).
-  The mean is kept as `origin + offset`, so that a mean 10^5 standard deviations
-  away from zero loses nothing.
+  Blocks of up to SHORT elements, and those whose squares float cannot hold well,
+  sum in double from the start.
+* row: the blocks merge in order, in compensated double (Chan, Golub and LeVeque
+  1983; Neumaier 1974). The mean is kept as `origin + offset`, so that a mean 10^5
+  standard deviations away from zero loses nothing.
 * all rows: threads share the rows, or, where there are fewer rows than threads
   could use, the blocks of each row. Both ways form the same sums in the same
   order: the result does not depend on the number of threads, bit by bit.
