@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Some tools call others of the environment by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-SOURCES := setup.py pyproject.toml $(wildcard instnorm/*.pyx)
+SOURCES := setup.py pyproject.toml $(wildcard instnorm/*.pyx instnorm/kernels/*.pxi)
 
 .PHONY: demo test lint build bench clean
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from glob import glob
 from pathlib import Path
 
 import numpy
@@ -16,13 +17,13 @@ from setuptools import Extension, setup
 # fused multiply-add is off, so that every level and every build gives the same bits.
 FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 # GCC would unroll the short loops over accumulators before it could vectorize them.
-GCC_FLAGS = ["--param=max-completely-peel-times=4"]
+GCC_FLAGS = ["--param=max-completely-peel-times=4", "-fno-loop-unroll-and-jam"]
 
 # The same source once more for wider registers; `simd.py` chooses when it is imported.
 X86_LEVELS = {
-    "avx2": ["-mavx2", "-mfma"],
+    "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": [
-        *["-mavx2", "-mfma", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
+        *["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
         "-mprefer-vector-width=512",
     ],
 }
@@ -72,7 +73,7 @@ def extension(name: str, source: str, flags: list[str]) -> Extension:
         ],
         extra_compile_args=FLAGS + flags,
         extra_link_args=openmp,
-        depends=["instnorm/_core.pyx"],
+        depends=["instnorm/_core.pyx", *glob("instnorm/kernels/*.pxi")],
     )
 
 

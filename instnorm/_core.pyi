@@ -9,6 +9,7 @@ _Floats: TypeAlias = npt.NDArray[Any]
 _Doubles: TypeAlias = npt.NDArray[np.float64]
 
 HAS_OPENMP: bool
+HAS_FMA: bool
 COMPILER: str
 BLOCK_SIZE: int
 

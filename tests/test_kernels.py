@@ -446,10 +446,13 @@ def test_nan_in_the_gradient_spoils_its_own_row_only(dtype):
     assert np.isnan(grad_bias).tolist() == [False, False, True]
 
 
+FUSED = [level for level in simd.available() if simd._module(level).HAS_FMA]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("level", [level for level in simd.available() if level != "baseline"])
-def test_every_simd_level_gives_the_same_bits(level, dtype):
-    modules = [simd._module("baseline"), simd._module(level)]
+@pytest.mark.parametrize("level", FUSED[1:])
+def test_every_simd_level_with_fma_gives_the_same_bits(level, dtype):
+    modules = [simd._module(FUSED[0]), simd._module(level)]
     for length in [*range(1, 70), *LENGTHS, 120_001]:
         x, g = sample((3, 3, length), dtype, mean=2), sample((3, 3, length), dtype, seed=1)
         weight, bias = parameters(3, dtype)
@@ -540,8 +543,8 @@ def test_unfit_arrays_are_refused(entry, name):
         np.concatenate([array, array]),
         array.tolist(),
     ):
-        if name == "x" and bad is not None and getattr(bad, "shape", 0) == (4, 3, 4):
-            continue  # x says what the sizes are: then the others do not fit
+        if (entry, name) == ("statistics", "x") and getattr(bad, "dtype", None) == np.float16:
+            continue  # as good as float32: no other array has to fit it
         with pytest.raises((TypeError, ValueError)):
             getattr(kernels, entry)(**{**good, name: bad})
     getattr(kernels, entry)(**good)

@@ -1,0 +1,147 @@
+# float16 and bfloat16: they are computed in float32, a block at a time, in the first-level cache.
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    typedef struct { uint16_t bits; } instnorm_float16;
+    typedef struct { uint16_t bits; } instnorm_bfloat16;
+
+    static inline float instnorm_as_float(uint32_t bits) {
+        float value;
+        memcpy(&value, &bits, sizeof value);
+        return value;
+    }
+    static inline uint32_t instnorm_as_bits(float value) {
+        uint32_t bits;
+        memcpy(&bits, &value, sizeof bits);
+        return bits;
+    }
+
+    /* bfloat16 is the upper half of a float32; rounding to nearest, ties to even. */
+    static inline float instnorm_widen_bfloat16(uint16_t bits) {
+        return instnorm_as_float((uint32_t)bits << 16);
+    }
+    static inline uint16_t instnorm_narrow_bfloat16(float value) {
+        uint32_t bits = instnorm_as_bits(value);
+        uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        uint32_t quiet_nan = (bits >> 16) | 0x40;
+        return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? quiet_nan : rounded);
+    }
+
+    /* Sixteen float16 at a time, by the processor where it can. */
+    #if defined(__AVX512F__)
+    static inline void instnorm_widen_float16(const instnorm_float16 *from, float *to) {
+        _mm512_storeu_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from)));
+    }
+    static inline void instnorm_narrow_float16(const float *from, instnorm_float16 *to) {
+        __m256i half = _mm512_cvtps_ph(_mm512_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT);
+        _mm256_storeu_si256((__m256i *)to, half);
+    }
+    #elif defined(__F16C__)
+    static inline void instnorm_widen_float16(const instnorm_float16 *from, float *to) {
+        for (int i = 0; i < 16; i += 8) {
+            __m128i half = _mm_loadu_si128((const __m128i *)(from + i));
+            _mm256_storeu_ps(to + i, _mm256_cvtph_ps(half));
+        }
+    }
+    static inline void instnorm_narrow_float16(const float *from, instnorm_float16 *to) {
+        for (int i = 0; i < 16; i += 8) {
+            __m128i half = _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT);
+            _mm_storeu_si128((__m128i *)(to + i), half);
+        }
+    }
+    #else
+    static inline void instnorm_widen_float16(const instnorm_float16 *from, float *to) {
+        for (int i = 0; i < 16; i++) {
+            /* Exponent and fraction in float32's places: what is missing is a power of 2. */
+            uint32_t bits = from[i].bits, magnitude = (bits & 0x7fff) << 13;
+            uint32_t scaled = instnorm_as_bits(instnorm_as_float(magnitude) * 0x1p112f);
+            if ((bits & 0x7c00) == 0x7c00) { scaled = magnitude | 0x7f800000; }
+            to[i] = instnorm_as_float(scaled | (bits & 0x8000) << 16);
+        }
+    }
+    static inline void instnorm_narrow_float16(const float *from, instnorm_float16 *to) {
+        for (int i = 0; i < 16; i++) {
+            uint32_t bits = instnorm_as_bits(from[i]), magnitude = bits & 0x7fffffff;
+            /* A subnormal's last digit is worth 2^-24, which is also that of 0.5f. */
+            uint32_t tiny = instnorm_as_bits(instnorm_as_float(magnitude) + 0.5f) - 0x3f000000;
+            uint32_t normal = magnitude - (112u << 23) + 0xfff + ((magnitude >> 13) & 1);
+            uint32_t half = magnitude < 0x38800000 ? tiny : normal >> 13;
+            if (magnitude >= 0x47800000) { half = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00; }
+            to[i].bits = (uint16_t)(half | (bits >> 16 & 0x8000));
+        }
+    }
+    #endif
+    """
+    ctypedef struct float16 "instnorm_float16":
+        unsigned short bits
+    ctypedef struct bfloat16 "instnorm_bfloat16":
+        unsigned short bits
+    float instnorm_widen_bfloat16(unsigned short bits) noexcept nogil
+    unsigned short instnorm_narrow_bfloat16(float value) noexcept nogil
+    void instnorm_widen_float16(const float16 *source, float *to) noexcept nogil
+    void instnorm_narrow_float16(const float *source, float16 *to) noexcept nogil
+
+ctypedef fused narrow_type:
+    float16
+    bfloat16
+
+# What arrays hold.
+ctypedef fused element:
+    float
+    double
+    float16
+    bfloat16
+
+
+cdef inline void widen(const narrow_type *x, float *wide, Py_ssize_t n) noexcept nogil:
+    """n elements to float32, exactly."""
+    cdef float16 some[STEP]
+    cdef float some_wide[STEP]
+    cdef Py_ssize_t i, j, whole = n - n % STEP
+    if narrow_type is bfloat16:
+        for i in range(n):
+            wide[i] = instnorm_widen_bfloat16(x[i].bits)
+    else:
+        for i in range(n // STEP):
+            instnorm_widen_float16(x + i * STEP, wide + i * STEP)
+        if whole < n:
+            for j in range(STEP):
+                some[j].bits = x[whole + j].bits if whole + j < n else 0
+            instnorm_widen_float16(some, some_wide)
+            for j in range(n - whole):
+                wide[whole + j] = some_wide[j]
+
+
+cdef inline void narrow(const float *wide, narrow_type *y, Py_ssize_t n) noexcept nogil:
+    """n elements rounded to nearest, ties to even."""
+    cdef float16 some[STEP]
+    cdef float some_wide[STEP]
+    cdef Py_ssize_t i, j, whole = n - n % STEP
+    if narrow_type is bfloat16:
+        for i in range(n):
+            y[i].bits = instnorm_narrow_bfloat16(wide[i])
+    else:
+        for i in range(n // STEP):
+            instnorm_narrow_float16(wide + i * STEP, y + i * STEP)
+        if whole < n:
+            for j in range(STEP):
+                some_wide[j] = wide[whole + j] if whole + j < n else 0
+            instnorm_narrow_float16(some_wide, some)
+            for j in range(n - whole):
+                y[whole + j].bits = some[j].bits
+
+
+cdef inline void narrow_past_cache(
+    const float *wide, narrow_type *y, Py_ssize_t n
+) noexcept nogil:
+    """As narrow, writing whole cache lines past the cache."""
+    cdef narrow_type line[2 * STEP]
+    cdef Py_ssize_t start = min(n, elements_to_line(y, sizeof(narrow_type)))
+    narrow(wide, y, start)
+    while start + 2 * STEP <= n:
+        narrow(wide + start, line, 2 * STEP)
+        instnorm_stream_line(y + start, line)
+        start += 2 * STEP
+    instnorm_stream_end()
+    narrow(wide + start, y + start, n - start)
