@@ -92,11 +92,16 @@ def main(arguments=None):
     from . import picture, table
     from .run import Runner
 
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0
+    if load > 0.3:
+        print(f"other programs run here (load {load:.1f}): times will be unsteady", file=sys.stderr)
     started = time.monotonic()
     rounds, turn = (3, 0.005) if args.quick else (args.rounds, 0.015)
     runner = Runner(args.peers, threads, rounds, turn)
     results = runner.results
-    results.settings.update(platform=platform.platform(), python=platform.python_version())
+    results.settings.update(
+        load=load, platform=platform.platform(), python=platform.python_version()
+    )
     for one in args.shapes or SHAPES:
         print(f"{table.shape_name(one)} ...", file=sys.stderr, flush=True)
         runner.shape(one, args.dtype, args.layout)
@@ -107,7 +112,7 @@ def main(arguments=None):
     (args.out / "peers.json").write_text(json.dumps(results.as_json(), indent=1) + "\n")
     for dtype in args.dtype:
         picture.save(results, dtype, args.out / f"peers-{dtype}.png")
-    print(f"\n{args.out}: peers.json and a picture; {time.monotonic() - started:.0f} s")
+    print(f"\n{args.out.resolve()}: peers.json and pictures; {time.monotonic() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Results:
 
     settings: dict
     measurements: list
-    left_out: dict
+    left_out: list
 
     def find(self, **fields):
         """The measurements whose fields have these values."""
@@ -79,7 +79,7 @@ class Results:
         return {
             "settings": self.settings,
             "measurements": [m.as_json() for m in self.measurements],
-            "left_out": [{"what": k, "why": v} for k, v in self.left_out.items()],
+            "left_out": self.left_out,
         }
 
 
@@ -88,13 +88,14 @@ class Runner:
 
     def __init__(self, names, threads, rounds, turn):
         self._threads, self._rounds, self._turn = threads, rounds, turn
-        self._peers, self._copies, versions, left_out = [], [copies], {}, {}
+        self._peers, self._copies, versions, left_out = [], [copies], {}, []
         for family in FAMILIES:
             wanted = {n for n in names if n.partition("-")[0] == family}
             try:
                 module = import_module(f".{family}_peers", __package__) if wanted else None
             except ModuleNotFoundError as missing:
-                left_out.update(dict.fromkeys(wanted, f"{missing.name} is not installed"))
+                why = f"{missing.name} is not installed"
+                left_out += [{"peer": name, "why": why} for name in sorted(wanted)]
                 continue
             if module is None:
                 continue
@@ -141,8 +142,16 @@ class Runner:
         why = str(reason).strip().partition("\n")[0]
         if not isinstance(reason, NotSupportedError):
             why = f"{type(reason).__name__}: {why}"
-        what = f"{peer.name}, {direction}, {case.layout}, {case.dtype.name}"
-        self.results.left_out[what] = why
+        self.results.left_out.append(
+            {
+                "peer": peer.name,
+                "shape": case.shape,
+                "direction": direction,
+                "layout": case.layout,
+                "dtype": case.dtype.name,
+                "why": why,
+            }
+        )
 
     def _keep(self, seconds, errors, shape, direction):
         fastest = {}

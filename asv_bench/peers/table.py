@@ -87,8 +87,8 @@ def notes(results):
                 f"! wrong: {m.peer}, {shape_name(m.shape)} {m.direction}, {m.layout}, {m.dtype}: "
                 f"off by {m.error:.1e} of the largest element"
             )
-    for what, why in results.left_out.items():
-        yield f"left out: {what}: {why}"
+    for peer, why in dict.fromkeys((left["peer"], left["why"]) for left in results.left_out):
+        yield f"- left out: {peer}: {why}"
 
 
 # --- the figures to aim at ----------------------------------------------------------
