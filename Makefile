@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 SOURCES := setup.py pyproject.toml $(wildcard instnorm/*.pyx instnorm/kernels/*.pxi)
 
-.PHONY: demo test lint build bench clean
+.PHONY: demo test lint build bench bench-compare peers clean
 
 demo: $(VENV)/demo        ## Train on real digits, with and without instance norm; results in demo/
 	$(BIN)/instnorm train --out demo
@@ -24,11 +24,23 @@ build: $(VENV)/lint       ## Make the sdist, and the wheel from it, in dist/
 	rm -rf dist
 	$(BIN)/python -m build
 
-bench: $(VENV)/bench      ## Run the benchmarks once on the installed package
-	cd asv_bench && ../$(BIN)/asv machine --yes > /dev/null && ../$(BIN)/asv run --python=same --quick
+ASV := cd asv_bench && ../$(BIN)/asv
+
+bench: $(VENV)/bench      ## Benchmark the installed package; asv_bench/html/ is the site. ARGS=--quick
+	$(ASV) machine --yes > /dev/null
+	$(ASV) run --python=same --set-commit-hash=$$(git rev-parse HEAD) $(ARGS)
+	$(ASV) publish
+
+BASE ?= HEAD~1
+bench-compare: $(VENV)/bench  ## Build and compare HEAD with another commit: make bench-compare BASE=...
+	$(ASV) machine --yes > /dev/null
+	$(ASV) continuous --interleave-rounds $(BASE) HEAD $(ARGS)
+
+peers: $(VENV)/peers      ## Time instnorm beside PyTorch, JAX, ...: table, JSON, picture. ARGS=--quick
+	cd asv_bench && ../$(BIN)/python -m peers --out ../peers $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info instnorm/*.c instnorm/*.so
+	rm -rf $(VENV) build dist demo peers *.egg-info instnorm/*.c instnorm/*.so
 
 $(VENV)/python:
 	@echo "Setting up .venv: this takes a minute, once"
@@ -40,8 +52,8 @@ $(VENV)/%: $(VENV)/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
 
-# PyTorch is the peer that the tests compare with. Only its CPU build will do, and
-# the registry's newest build would bring gigabytes of CUDA: hence the exact version.
-$(VENV)/test: $(VENV)/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --editable ".[test]" torch==2.13.0
+# PyTorch is the peer that tests and timings compare with. Only its CPU build will do,
+# and the registry's newest build would bring gigabytes of CUDA: hence the exact version.
+$(VENV)/test $(VENV)/peers: $(VENV)/%: $(VENV)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --editable ".[$*]" torch==2.13.0
 	touch $@

@@ -201,6 +201,23 @@ def test_info_tells_what_runs(capsys):
     assert re.search(rf"^threads +{instnorm.get_num_threads()}$", printed, flags=re.MULTILINE)
     assert re.search(r"^OpenMP +yes$", printed, flags=re.MULTILINE)
     assert re.search(rf"^SIMD +{simd.level}, {simd.reason}$", printed, flags=re.MULTILINE)
+    levels = ", ".join(simd.available())
+    assert re.search(rf"^available +{levels}$", printed, flags=re.MULTILINE)
+
+
+def test_info_tells_the_data_caches(monkeypatch, tmp_path):
+    from instnorm.cli import info
+
+    caches = (("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "1280K"))
+    for number, texts in enumerate(caches):
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        for name, text in zip(("level", "type", "size"), texts, strict=True):
+            (folder / name).write_text(text + "\n")
+    monkeypatch.setattr(info, "CACHES", tmp_path)
+    assert info.report()["caches"] == "L1d 48K, L2 1280K"
+    monkeypatch.setattr(info, "CACHES", tmp_path / "nowhere")
+    assert info.report()["caches"] == "unknown"
 
 
 def test_python_m_instnorm_is_the_command():

@@ -1,1 +1,1 @@
-"""Benchmarks that asv tracks."""
+"""Benchmarks that asv tracks over commits: `make bench`."""

@@ -1,66 +1,93 @@
-"""Time of the array functions, beside a copy of the same bytes."""
+"""The array functions: time, and time beside a copy of the same bytes."""
 
 import numpy as np
 
 import instnorm
 
-SHAPES = {
-    "(8,16,8,8)": (8, 16, 8, 8),
-    "(32,512,7,7)": (32, 512, 7, 7),
-    "(16,64,56,56)": (16, 64, 56, 56),
-    "(1,256,64,64)": (1, 256, 64, 64),
-    "(4,32,256,256)": (4, 32, 256, 256),
-    "(1,3,1080,1920)": (1, 3, 1080, 1920),
-    "(2,32,64,64,64)": (2, 32, 64, 64, 64),
-    "(16,256,2048)": (16, 256, 2048),
-}
+from .common import DTYPES, LAYOUTS, SHAPES, Inputs, forward_and_backward, set_threads
+from .copying import copies
+from .interleaved import medians, seconds_per_call
+
+NAMED = {str(shape).replace(" ", ""): shape for shape in SHAPES}
+LARGE = ["(16,64,56,56)", "(4,32,256,256)"]
 
 
-class Kernels:
-    params = (list(SHAPES), ["float32", "float64"])
-    param_names = ("shape", "dtype")
+class _Passes:
+    """Forward and backward apart."""
 
-    def setup(self, shape, dtype):
-        rng = np.random.default_rng(0)
-        self.x = rng.standard_normal(SHAPES[shape]).astype(dtype)
-        self.grad_output = rng.standard_normal(SHAPES[shape]).astype(dtype)
-        channels = self.x.shape[1]
-        self.weight = rng.uniform(0.5, 2, channels).astype(dtype)
-        self.bias = rng.standard_normal(channels).astype(dtype)
-        # Written once, so that no benchmark counts the page faults of fresh memory.
-        self.out = np.full_like(self.x, 1)
-        _, self.mean, self.rstd = instnorm.instance_norm(self.x, return_stats=True)
+    def make(self, shape, dtype, layout, threads):
+        set_threads(threads)
+        self.inputs = Inputs(NAMED[shape], dtype, layout)
+        _, self.mean, self.rstd = instnorm.instance_norm(self.inputs.x, return_stats=True)
+        # Memory that the results recycle is touched here, not under the clock.
+        forward_and_backward(self.inputs)
 
-    def time_copy(self, shape, dtype):
-        np.copyto(self.out, self.x)
+    def time_forward(self, *_):
+        instnorm.instance_norm(self.inputs.x, self.inputs.weight, self.inputs.bias)
 
-    def time_forward(self, shape, dtype):
-        instnorm.instance_norm(self.x, self.weight, self.bias, out=self.out)
-
-    def time_backward(self, shape, dtype):
+    def time_backward(self, *_):
         instnorm.instance_norm_backward(
-            self.grad_output,
-            self.x,
-            self.weight,
+            self.inputs.grad_output,
+            self.inputs.x,
+            self.inputs.weight,
             mean=self.mean,
             rstd=self.rstd,
-            out=self.out,
         )
 
 
-class Layer:
-    """A layer's training step on the smallest input: what Python costs."""
+class Shapes(_Passes):
+    params = (list(NAMED), [1, 2], list(LAYOUTS))
+    param_names = ("shape", "threads", "layout")
 
-    def setup(self):
-        self.layer = instnorm.nn.InstanceNorm2d(3, affine=True)
-        rng = np.random.default_rng(0)
-        x = rng.standard_normal((1, 3, 2, 2)).astype(np.float32)
-        self.x = instnorm.Tensor(x, requires_grad=True)
-        self.grad_output = instnorm.Tensor(x[::-1].copy())
+    def setup(self, shape, threads, layout):
+        self.make(shape, "float32", layout, threads)
 
-    def time_forward(self):
-        with instnorm.no_grad():
-            self.layer(self.x)
 
-    def time_training_step(self):
-        self.layer(self.x).backward(self.grad_output)
+class Dtypes(_Passes):
+    params = (LARGE, list(DTYPES), list(LAYOUTS))
+    param_names = ("shape", "dtype", "layout")
+
+    def setup(self, shape, dtype, layout):
+        self.make(shape, dtype, layout, threads=2)
+
+
+class InPlace:
+    """Into an array of the caller's, and over the input."""
+
+    params = (LARGE,)
+    param_names = ("shape",)
+
+    def setup(self, shape):
+        self.x = Inputs(NAMED[shape]).x
+        self.out = self.x.copy()
+
+    def time_out(self, shape):
+        instnorm.instance_norm(self.x, out=self.out)
+
+    def time_in_place(self, shape):
+        instnorm.instance_norm(self.x, out=self.x)
+
+
+class RatioToCopy:
+    """How many copies of the input's bytes would take as long, on as many threads."""
+
+    params = ([name for name in NAMED if np.prod(NAMED[name]) >= 2**18], [1, 2], list(LAYOUTS))
+    param_names = ("shape", "threads", "layout")
+    unit = "copies"
+    timeout = 120
+
+    def setup(self, shape, threads, layout):
+        set_threads(threads)
+        self.inputs = Inputs(NAMED[shape], layout=layout)
+        self.copies = copies(self.inputs.x, threads)
+
+    def ratio(self, function):
+        seconds = medians(seconds_per_call({"function": function, **self.copies}))
+        return seconds.pop("function") / min(seconds.values())
+
+    def track_forward(self, *_):
+        x, weight, bias = self.inputs.x, self.inputs.weight, self.inputs.bias
+        return self.ratio(lambda: instnorm.instance_norm(x, weight, bias))
+
+    def track_forward_and_backward(self, *_):
+        return self.ratio(lambda: forward_and_backward(self.inputs))

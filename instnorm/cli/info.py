@@ -13,6 +13,8 @@ from instnorm import _core, simd
 
 __all__ = ["add_arguments", "report", "run"]
 
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments: it has none."""
@@ -40,9 +42,11 @@ def report() -> dict[str, str]:
         "OpenMP": "yes" if _core.HAS_OPENMP else "no: this build is serial and uses one thread",
         "compiler": _core.COMPILER,
         "SIMD": f"{simd.level}, {simd.reason}",
+        "available": ", ".join(simd.available()),
         "threads": str(instnorm.get_num_threads()),
         "platform": platform.platform(),
         "processor": _processor(),
+        "caches": _caches(),
     }
 
 
@@ -55,3 +59,19 @@ def _processor() -> str:
         lines = []
     models = [value.strip() for name, _, value in lines if name.strip() == "model name"]
     return models[0] if models else platform.processor() or platform.machine()
+
+
+def _caches() -> str:
+    """The first processor's data caches and their sizes, from Linux's sysfs."""
+    caches = []
+    for folder in sorted(CACHES.glob("index*")):
+        try:
+            level, kind, size = (
+                (folder / name).read_text(encoding="ascii").strip()
+                for name in ("level", "type", "size")
+            )
+        except OSError:
+            continue
+        if kind != "Instruction":
+            caches.append(f"L{level}{'d' if kind == 'Data' else ''} {size}")
+    return ", ".join(caches) or "unknown"

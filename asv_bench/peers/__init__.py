@@ -1,0 +1,1 @@
+"""Instance norm by instnorm and by other libraries, side by side: `make peers`."""

@@ -1,0 +1,119 @@
+"""`python -m peers`: time instnorm and its peers side by side; a table, JSON and a picture."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+NAMES = (
+    "copy",
+    "instnorm",
+    "instnorm-layer",
+    "torch-instance_norm",
+    "torch-group_norm",
+    "torch-compile",
+    "jax",
+    "onnxruntime",
+    "numpy",
+    "numba",
+)
+
+
+def parsed(arguments):
+    parser = argparse.ArgumentParser("python -m peers", description=__doc__.partition(": ")[2])
+    parser.add_argument("--shapes", nargs="+", type=shape, help="such as 32,512,7,7")
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        choices=NAMES,
+        default=NAMES,
+        metavar="PEER",
+        help=f"of {', '.join(NAMES)}; the copy is always timed",
+    )
+    parser.add_argument(
+        "--dtype",
+        nargs="+",
+        default=["float32"],
+        choices=("float32", "float64", "float16", "bfloat16"),
+    )
+    parser.add_argument(
+        "--layout",
+        nargs="+",
+        default=["contiguous", "channels-last"],
+        choices=("contiguous", "channels-last"),
+    )
+    parser.add_argument("--threads", type=count, help="by default, one for each processor")
+    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--quick", action="store_true", help="3 short rounds: a first impression")
+    parser.add_argument(
+        "--out", type=Path, default=Path("peers-results"), help="folder to write to"
+    )
+    return parser.parse_args(arguments)
+
+
+def shape(text):
+    sizes = text.strip("()").split(",")
+    if not 3 <= len(sizes) <= 5 or not all(size.strip().isdigit() for size in sizes):
+        raise argparse.ArgumentTypeError(f"expected N,C and 1 to 3 more sizes, got {text!r}")
+    return tuple(map(int, sizes))
+
+
+def count(text):
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text}, expected at least 1")
+    return int(text)
+
+
+def allow_threads(threads):
+    """Give every library the same processors; to be called before any of them is imported."""
+    if hasattr(os, "sched_setaffinity"):
+        processors = sorted(os.sched_getaffinity(0))
+        threads = threads or len(processors)
+        if threads > len(processors):
+            sys.exit(f"argument --threads: got {threads}, expected at most {len(processors)}")
+        os.sched_setaffinity(0, processors[:threads])
+    else:
+        threads = threads or os.cpu_count() or 1
+    # NPROC sets the size of JAX's thread pool.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "NPROC"):
+        os.environ[name] = str(threads)
+    return threads
+
+
+def main(arguments=None):
+    args = parsed(arguments)
+    threads = allow_threads(args.threads)
+
+    from benchmarks.common import SHAPES
+
+    from . import picture, table
+    from .run import Runner
+
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0
+    if load > 0.3:
+        print(f"other programs run here (load {load:.1f}): times will be unsteady", file=sys.stderr)
+    started = time.monotonic()
+    rounds, turn = (3, 0.005) if args.quick else (args.rounds, 0.015)
+    runner = Runner(args.peers, threads, rounds, turn)
+    results = runner.results
+    results.settings.update(
+        load=load, platform=platform.platform(), python=platform.python_version()
+    )
+    for one in args.shapes or SHAPES:
+        print(f"{table.shape_name(one)} ...", file=sys.stderr, flush=True)
+        runner.shape(one, args.dtype, args.layout)
+
+    print(table.table(results), "", *table.notes(results), "", sep="\n")
+    print(*table.summary(results), sep="\n")
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "peers.json").write_text(json.dumps(results.as_json(), indent=1) + "\n")
+    for dtype in args.dtype:
+        picture.save(results, dtype, args.out / f"peers-{dtype}.png")
+    print(f"\n{args.out.resolve()}: peers.json and pictures; {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
