@@ -46,3 +46,9 @@ def backward(
     grad_bias: _Doubles,
     through_statistics: bool,
 ) -> None: ...
+def forward_small(
+    x: Any, weight: Any, bias: Any, eps: Any
+) -> tuple[_Floats, _Doubles, _Doubles] | None: ...
+def backward_small(
+    grad_output: Any, x: Any, weight: Any, mean: Any, rstd: Any, through_statistics: bool
+) -> tuple[_Floats, _Floats, _Floats] | None: ...

@@ -59,6 +59,9 @@ cdef enum:
     # A team also waits, for milliseconds, where another library's idle threads spin on the
     # processors, as OpenBLAS's do after each matrix product: so not for what takes less.
     SERIAL_BELOW = 262144
+    # Elements up to which the call costs more than the kernel, and the entries for small
+    # arrays are worth their lines.
+    SMALL = 16384
     # Bytes of an output that the caches do not hold, and of a row that is worth streaming.
     STREAM_ABOVE = 16777216
     STREAM_ROW = 2048
@@ -403,3 +406,115 @@ def backward(
         free(sums)
     if not done:
         raise MemoryError("no memory for the partial sums")
+
+
+# ------------------------------------------- Python entries for small arrays
+
+cdef inline bint is_plain(object array, int typenum) noexcept:
+    """Whether this is a C-contiguous, aligned, native array of the type, and no subclass."""
+    return (
+        type(array) is cnp.ndarray
+        and cnp.PyArray_TYPE(<cnp.ndarray>array) == typenum
+        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>array)
+    )
+
+
+cdef inline bint is_parameter(object array, Py_ssize_t channels) noexcept:
+    """Whether this is None, or a plain float32 or float64 array of shape (C,)."""
+    return array is None or (
+        (is_plain(array, cnp.NPY_FLOAT) or is_plain(array, cnp.NPY_DOUBLE))
+        and cnp.PyArray_NDIM(<cnp.ndarray>array) == 1
+        and cnp.PyArray_DIM(<cnp.ndarray>array, 0) == channels
+    )
+
+
+cdef inline bint is_small(object x) noexcept:
+    """Whether x is plain, float32 or float64, and has statistics of its own."""
+    cdef cnp.ndarray array
+    cdef Py_ssize_t size, rows
+    if not (is_plain(x, cnp.NPY_FLOAT) or is_plain(x, cnp.NPY_DOUBLE)):
+        return False
+    array = <cnp.ndarray>x
+    size = cnp.PyArray_SIZE(array)
+    if cnp.PyArray_NDIM(array) < 3 or not 0 < size <= SMALL:
+        return False
+    rows = cnp.PyArray_DIM(array, 0) * cnp.PyArray_DIM(array, 1)
+    return size >= 2 * rows
+
+
+cdef inline cnp.ndarray new_like(cnp.ndarray array, int axes, int typenum):
+    """An array of the leading axes of another one's shape."""
+    return cnp.PyArray_EMPTY(axes, cnp.PyArray_DIMS(array), typenum, 0)
+
+
+def forward_small(x, weight, bias, eps):
+    """(y, mean, rstd) as new arrays; None where the arguments are not small and plain.
+
+    The checks are those that most callers pass. Whoever gets None finds out what is wrong.
+    """
+    cdef cnp.ndarray y, mean, rstd
+    cdef Geometry shape
+    cdef Affine affine
+    if not is_small(x) or type(eps) is not float or not 0 <= <double>eps <= 1e300:
+        return None
+    shape = geometry_of(x)
+    if not is_parameter(weight, shape.channels) or not is_parameter(bias, shape.channels):
+        return None
+    affine = affine_from(weight, bias, shape.channels)
+    y = new_like(x, cnp.PyArray_NDIM(<cnp.ndarray>x), shape.typenum)
+    mean = new_like(x, 2, cnp.NPY_DOUBLE)
+    rstd = new_like(x, 2, cnp.NPY_DOUBLE)
+    if shape.typenum == cnp.NPY_FLOAT:
+        forward_any(
+            <float *>cnp.PyArray_DATA(<cnp.ndarray>x), <float *>cnp.PyArray_DATA(y), shape, affine,
+            <double>eps, <double *>cnp.PyArray_DATA(mean), <double *>cnp.PyArray_DATA(rstd),
+        )
+    else:
+        forward_any(
+            <double *>cnp.PyArray_DATA(<cnp.ndarray>x), <double *>cnp.PyArray_DATA(y), shape,
+            affine, <double>eps, <double *>cnp.PyArray_DATA(mean),
+            <double *>cnp.PyArray_DATA(rstd),
+        )
+    return y, mean, rstd
+
+
+cdef cnp.ndarray narrowed(cnp.ndarray values, int typenum):
+    """Doubles as float32 where asked for: infinite beyond its range, without a warning."""
+    cdef cnp.ndarray out
+    cdef Py_ssize_t i
+    if typenum == cnp.NPY_DOUBLE:
+        return values
+    out = new_like(values, 1, cnp.NPY_FLOAT)
+    for i in range(cnp.PyArray_DIM(values, 0)):
+        (<float *>cnp.PyArray_DATA(out))[i] = <float>(<double *>cnp.PyArray_DATA(values))[i]
+    return out
+
+
+def backward_small(grad_output, x, weight, mean, rstd, bint through_statistics):
+    """(grad_input, grad_weight, grad_bias) as new arrays; None as forward_small."""
+    cdef cnp.ndarray grad_input, grad_weight, grad_bias
+    cdef cnp.npy_intp rows, channels
+    cdef int parameter_type
+    if not is_small(x) or not is_plain(grad_output, cnp.PyArray_TYPE(<cnp.ndarray>x)):
+        return None
+    if not cnp.PyArray_SAMESHAPE(<cnp.ndarray>x, <cnp.ndarray>grad_output):
+        return None
+    channels = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
+    rows = cnp.PyArray_DIM(<cnp.ndarray>x, 0) * channels
+    if not is_parameter(weight, channels):
+        return None
+    for statistic in (mean, rstd):
+        if not is_plain(statistic, cnp.NPY_DOUBLE) or cnp.PyArray_SIZE(statistic) != rows:
+            return None
+        if cnp.PyArray_NDIM(<cnp.ndarray>statistic) != 2:
+            return None
+        if cnp.PyArray_DIM(<cnp.ndarray>statistic, 1) != channels:
+            return None
+    parameter_type = cnp.PyArray_TYPE(<cnp.ndarray>(x if weight is None else weight))
+    grad_input = new_like(x, cnp.PyArray_NDIM(<cnp.ndarray>x), cnp.PyArray_TYPE(<cnp.ndarray>x))
+    grad_weight = cnp.PyArray_EMPTY(1, &channels, cnp.NPY_DOUBLE, 0)
+    grad_bias = cnp.PyArray_EMPTY(1, &channels, cnp.NPY_DOUBLE, 0)
+    backward(
+        grad_output, x, grad_input, weight, mean, rstd, grad_weight, grad_bias, through_statistics
+    )
+    return grad_input, narrowed(grad_weight, parameter_type), narrowed(grad_bias, parameter_type)

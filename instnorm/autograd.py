@@ -13,6 +13,7 @@ the gradients carry a graph of their own, and can be differentiated again.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -152,25 +153,29 @@ class Function:
             What forward returned, as Tensors.
         """
         node = cls()
+        tensors = [isinstance(a, _tensor.Tensor) for a in args]
         node.needs_input_grad = needs = tuple(
-            [isinstance(a, _tensor.Tensor) and a.requires_grad for a in args]
+            [is_tensor and a._requires_grad for a, is_tensor in zip(args, tensors, strict=True)]
         )
         recording = _mode.enabled
         _mode.enabled = False
         try:
-            if _is_large(args):
+            if _is_large(args, tensors):
                 with recycled_memory():
                     result = cls.forward(node, *args)
             else:
                 result = cls.forward(node, *args)
         finally:
             _mode.enabled = recording
-        many = isinstance(result, tuple)
-        outputs = tuple([_as_output(r, args) for r in (result if many else (result,))])
+        if type(result) is np.ndarray:
+            outputs: tuple[Tensor, ...] = (_tensor.Tensor._of(result),)
+        else:
+            results = result if isinstance(result, tuple) else (result,)
+            outputs = tuple([_as_output(r, args) for r in results])
         if recording and True in needs:
             node._record(args, outputs)
         # A tuple is typed as a Tensor here: one can be unpacked just as well.
-        return cast("Tensor", outputs) if many else outputs[0]
+        return cast("Tensor", outputs) if isinstance(result, tuple) else outputs[0]
 
     def save_for_backward(self, *values: Tensor | np.ndarray[Any, Any] | None) -> None:
         """Keep Tensors, or arrays that are constants, for backward.
@@ -239,10 +244,10 @@ class _Saved:
         return output
 
 
-def _is_large(args: tuple[Any, ...]) -> bool:
+def _is_large(args: tuple[Any, ...], tensors: list[bool]) -> bool:
     """Whether the result may be so large that recycled memory is worth asking for."""
-    for a in args:  # noqa: SIM110 - faster than any()
-        if isinstance(a, _tensor.Tensor) and a.data.nbytes >= SMALLEST_RECYCLED:
+    for a, is_tensor in zip(args, tensors, strict=True):  # faster than any()
+        if is_tensor and a.data.nbytes >= SMALLEST_RECYCLED:
             return True
     return False
 
@@ -499,17 +504,42 @@ class _Leaves:
         self._found[id(leaf)] = leaf, gradient if so_far is None else so_far + gradient
 
     def result(self) -> tuple[Tensor | None, ...]:
-        for leaf, gradient in self._found.values():
-            # Copies: two leaves may have been sent the same array, or a broadcast one.
+        while self._found:
+            _, (leaf, gradient) = self._found.popitem()
             if self._create_graph:
                 leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient
-            elif leaf.grad is None:
-                copy = np.empty_like(leaf.data, subok=False)  # in the leaf's memory layout
-                copy[...] = gradient.data
-                leaf.grad = _tensor.Tensor._of(copy)
+            elif leaf._grad is None:
+                array = gradient.data
+                # Two leaves may have been sent the same array or Tensor, and a backward
+                # function or its caller may keep it: only what nobody else sees is taken.
+                unseen = (
+                    sys.getrefcount(gradient) <= _UNSHARED
+                    and sys.getrefcount(array) <= _UNSHARED + 1  # the Tensor's
+                    and array.flags.owndata
+                    and array.flags.writeable
+                    and array.strides == leaf.data.strides
+                )
+                leaf._grad = _tensor.Tensor._of(array if unseen else _copy_like(array, leaf.data))
             else:
                 leaf.grad = _tensor.Tensor._of(np.asarray(leaf.grad.data + gradient.data))
         return ()
+
+
+def _references_to_a_local() -> int:
+    """How many references this interpreter counts to what one local variable holds."""
+    local = object()
+    return sys.getrefcount(local)
+
+
+_UNSHARED = _references_to_a_local()
+
+
+def _copy_like(array: np.ndarray[Any, Any], like: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The values of one array in new memory, in the layout of another."""
+    with recycled_memory():
+        copy = np.empty_like(like, subok=False)
+    copy[...] = array
+    return copy
 
 
 class _Inputs:

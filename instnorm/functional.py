@@ -117,8 +117,10 @@ def instance_norm(
     weight = None if weight is None else as_tensor(weight, "weight")
     bias = None if bias is None else as_tensor(bias, "bias")
     if use_input_stats:
-        updates = _RunningUpdates(input, running_mean, running_var, momentum)
-        return InstanceNorm.apply(input, weight, bias, None, None, eps, updates.apply)
+        take_in = None
+        if running_mean is not None or running_var is not None:
+            take_in = _RunningUpdates(input, running_mean, running_var, momentum).apply
+        return InstanceNorm.apply(input, weight, bias, None, None, eps, take_in)
     if running_mean is None or running_var is None:
         raise ValueError(
             "running_mean and running_var must both be given where use_input_stats is False, got "
@@ -209,7 +211,6 @@ class InstanceNorm(Function):
         use_stats: Any,
     ) -> Array:
         """Normalize; `mean` and `var` are None where the input's own are to be used."""
-        eps = arrays.checked_eps(eps)
         y, used_mean, used_rstd = arrays.instance_norm(
             input.data,
             None if weight is None else weight.data,
@@ -220,7 +221,7 @@ class InstanceNorm(Function):
             return_stats=True,
         )
         if use_stats is not None:
-            use_stats(used_mean, used_rstd, eps)
+            use_stats(used_mean, used_rstd, float(eps))
         ctx.eps, ctx.use_input_stats = eps, mean is None
         ctx.mixed = bias is not None and bias.dtype != (input if weight is None else weight).dtype
         ctx.save_for_backward(input, weight, used_mean, used_rstd)
@@ -246,7 +247,7 @@ class InstanceNorm(Function):
                 rstd=rstd,
                 use_input_stats=ctx.use_input_stats,
             )
-            grads = tuple([Tensor(gradient) for gradient in found])
+            grads = tuple([Tensor._of(gradient) for gradient in found])
         wanted = [g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False)]
         return (*wanted, None, None, None, None)
 
