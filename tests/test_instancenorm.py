@@ -314,7 +314,7 @@ def test_a_wrong_rank_is_an_error_as_in_torch(shape, rank):
     if expected is not None and len(shape) not in (rank + 1, rank + 2):
         message = f"expected {rank + 1}D or {rank + 2}D input (got {len(shape)}D input)"
         with pytest.raises(ValueError, match=re.escape(message)):
-            THEIRS[rank](C)(torch_tensor(x))
+            THEIRS[rank](C)(torch.tensor(x))
         with pytest.raises(ValueError, match=re.escape(f"{message}: its shape is {shape}")):
             OURS[rank](C)(x)
 

@@ -169,7 +169,7 @@ def test_the_statistics_load_under_either_name(names):
 def test_statistics_under_both_names_are_an_error():
     layer = ms.InstanceNorm2d(2)
     state = {**layer.state_dict(), "moving_mean": np.ones(2)}
-    with pytest.raises(RuntimeError, match='Unexpected.*"moving_mean"'):
+    with pytest.raises(RuntimeError, match=r'Unexpected.*"moving_mean"'):
         layer.load_state_dict(state)
 
 
