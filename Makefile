@@ -54,5 +54,6 @@ $(VENV)/test: $(VENV)/python $(SOURCES)
 $(MINDSPORE)/test: $(SOURCES)
 	@echo "Setting up $(MINDSPORE): this takes some minutes, once"
 	$(PYTHON) -m venv $(MINDSPORE)
-	$(MINDSPORE)/bin/python -m pip install --quiet --editable ".[mindspore]" pytest pytest-timeout
+	$(MINDSPORE)/bin/python -m pip install --quiet --editable ".[mindspore]" mindspore==2.10.0 \
+		pytest pytest-timeout
 	touch $@

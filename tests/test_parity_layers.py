@@ -388,3 +388,56 @@ def test_functional_instance_norm_in_every_combination(shape, use_input_stats):
             results.append([y, *gradients, *(v for v in given[:2] if v is not None)])
         for one, other in zip(*results, strict=True):
             assert_close(one, other, 40)
+
+
+def in_both(*arguments, **options):
+    """The same call of functional.instance_norm in either library, arrays being its own."""
+    for library, function in ((instnorm, F), (torch, torch.nn.functional)):
+        given = [array(library, v) if isinstance(v, np.ndarray) else v for v in arguments]
+        named = {
+            name: array(library, v) if isinstance(v, np.ndarray) else v
+            for name, v in options.items()
+        }
+        yield lambda given=given, named=named, f=function: f.instance_norm(*given, **named)
+
+
+X = normal(2, C, 5)
+FUNCTIONAL_ERRORS = {
+    "weight": ((X,), {"weight": np.ones(C + 1)}),
+    "bias": ((X,), {"bias": np.ones(C + 1), "weight": np.ones(C)}),
+    "weight, empty": ((X,), {"weight": np.ones(0)}),
+    "running_mean": ((X, np.ones(C + 1), np.ones(C)), {}),
+    "running_var": ((X, np.ones(C), np.ones(1)), {}),
+    "running_mean, eval": ((X, np.ones(C + 1), np.ones(C), None, None, False), {}),
+    "running_var, eval": ((X, np.ones(C), np.ones(C + 2), None, None, False), {}),
+    "no statistics, eval": ((X,), {"use_input_stats": False}),
+    "no mean, eval": ((X, None, np.ones(C)), {"use_input_stats": False}),
+    "no variance, eval": ((X, np.ones(C)), {"use_input_stats": False}),
+    "no variance": ((X, np.ones(C)), {}),
+    "no mean": ((X, None, np.ones(C)), {}),
+    "one element": ((X[:, :, :1],), {}),
+    "rank": ((X[0],), {}),
+    "momentum": ((X, np.ones(C), np.ones(C)), {"momentum": "much"}),
+    "eps": ((X,), {"eps": "small"}),
+    "unknown": ((X,), {"epsilon": 1e-5}),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONAL_ERRORS)
+def test_functional_instance_norm_errors_are_torchs(name):
+    arguments, options = FUNCTIONAL_ERRORS[name]
+    ours, theirs = in_both(*arguments, **options)
+    (found, _), (expected, _) = outcome(ours), outcome(theirs)
+    assert found is not None
+    assert issubclass(found, expected), (found, expected)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
+@pytest.mark.parametrize("use_input_stats", [True, False])
+def test_a_wrong_shape_is_told_by_name(name, use_input_stats):
+    arguments = {n: np.ones(C) for n in ("weight", "bias", "running_mean", "running_var")}
+    arguments[name] = np.ones((C, 1))
+    with pytest.raises(ValueError, match=rf"^{name} has shape \(3, 1\), expected \(3,\)"):
+        F.instance_norm(X, **arguments, use_input_stats=use_input_stats)
+    for other in set(arguments) - {name}:
+        np.testing.assert_array_equal(arguments[other], 1)
