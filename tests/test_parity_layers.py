@@ -277,6 +277,16 @@ def test_a_state_dict_without_the_counter(version):
         assert norm.num_batches_tracked.item() == 0
 
 
+def test_the_age_of_torchs_state_dicts_is_read():
+    state = torch.nn.InstanceNorm2d(C, track_running_stats=True).state_dict()
+    del state["num_batches_tracked"]
+    norm = nn.InstanceNorm2d(C, track_running_stats=True)
+    with pytest.raises(RuntimeError, match=r'Missing key.*"num_batches_tracked"'):
+        norm.load_state_dict(state)
+    state._metadata[""]["version"] = 1
+    assert norm.load_state_dict(state) == ([], [])
+
+
 def test_the_versions_in_a_network_are_torchs():
     found, expected = (
         library.nn.Sequential(

@@ -301,7 +301,7 @@ class Module:
             raise TypeError(f"state_dict must be a mapping, got {type(state_dict).__name__}")
         own = self._state_tensors()
         optional = self._optional_names(getattr(state_dict, "_metadata", {}))
-        state_dict = self._under_own_names(state_dict, own)
+        state_dict = self._under_own_names(state_dict)
         missing = [name for name in own if name not in state_dict and name not in optional]
         unexpected = [str(name) for name in state_dict if name not in own]
         errors = self._state_errors(missing, unexpected) if strict else []
@@ -332,16 +332,15 @@ class Module:
             tensor.mark_changed()
         return IncompatibleKeys(missing, unexpected)
 
-    def _under_own_names(
-        self, state_dict: Mapping[str, Any], own: Mapping[str, Tensor]
-    ) -> Mapping[str, Any]:
+    def _under_own_names(self, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
         """Rename what goes by the other of a Tensor's two names (see `_state_names`)."""
         renamed = {}
         for prefix, module in self._places():
-            for attribute, short in module._state_names.items():
-                names = {prefix + attribute, prefix + short}
-                if len(names & own.keys()) == len(names & state_dict.keys()) == 1:
-                    renamed[(names & state_dict.keys()).pop()] = (names & own.keys()).pop()
+            for names in module._state_names.items():
+                own = module._state_name(prefix, names[0])
+                (other,) = {prefix + name for name in names} - {own}
+                if own not in state_dict:
+                    renamed[other] = own
         return {renamed.get(name, name): value for name, value in state_dict.items()}
 
     def _optional_names(self, metadata: Mapping[str, Mapping[str, Any]]) -> set[str]:
