@@ -1,18 +1,23 @@
 # Everything runs in a virtual environment, .venv, that the targets make themselves.
 PYTHON ?= python3
 VENV := .venv
+# MindSpore brings 800 MB, and is compared with by itself.
+MINDSPORE := .venv-mindspore
 BIN := $(VENV)/bin
 # Some tools call others of the environment by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 SOURCES := setup.py pyproject.toml $(wildcard instnorm/*.pyx instnorm/kernels/*.pxi)
 
-.PHONY: demo test lint build bench bench-compare peers clean
+.PHONY: demo test test-mindspore lint build bench bench-compare peers clean
 
 demo: $(VENV)/demo        ## Train on real digits, with and without instance norm; results in demo/
 	$(BIN)/instnorm train --out demo
 
 test: $(VENV)/test        ## Run the test suite
 	$(BIN)/python -m pytest
+
+test-mindspore: $(MINDSPORE)/test  ## Compare with the real MindSpore, in an environment of its own
+	$(MINDSPORE)/bin/python -m pytest tests/test_mindspore_side_by_side.py
 
 lint: $(VENV)/lint        ## Check style and types
 	$(BIN)/ruff check .
@@ -40,7 +45,7 @@ peers: $(VENV)/peers      ## Time instnorm beside PyTorch, JAX, ...: table, JSON
 	cd asv_bench && ../$(BIN)/python -m peers --out ../peers $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist demo peers *.egg-info instnorm/*.c instnorm/*.so
+	rm -rf $(VENV) $(MINDSPORE) build dist demo peers *.egg-info instnorm/*.c instnorm/*.so
 
 $(VENV)/python:
 	@echo "Setting up .venv: this takes a minute, once"
@@ -56,4 +61,11 @@ $(VENV)/%: $(VENV)/python $(SOURCES)
 # and the registry's newest build would bring gigabytes of CUDA: hence the exact version.
 $(VENV)/test $(VENV)/peers: $(VENV)/%: $(VENV)/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet --editable ".[$*]" torch==2.13.0
+	touch $@
+
+$(MINDSPORE)/test: $(SOURCES)
+	@echo "Setting up $(MINDSPORE): this takes some minutes, once"
+	$(PYTHON) -m venv $(MINDSPORE)
+	$(MINDSPORE)/bin/python -m pip install --quiet --editable ".[mindspore]" mindspore==2.10.0 \
+		pytest pytest-timeout
 	touch $@

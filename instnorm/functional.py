@@ -55,6 +55,13 @@ def as_tensor(value: Any, name: str) -> Tensor:
 # --- instance normalization ------------------------------------------------------
 
 
+class ArgumentError(ValueError, RuntimeError):
+    """A parameter or running statistic is missing, or does not fit the input.
+
+    It is a RuntimeError because PyTorch's is.
+    """
+
+
 def instance_norm(
     input: Input,
     running_mean: Input | None = None,
@@ -96,9 +103,12 @@ def instance_norm(
     TypeError
         If the input is not of a float dtype.
     ValueError
-        If a shape does not fit, there is just one spatial element to take statistics
-        of, `eps` is negative or not finite, or the running statistics are missing
-        where they are used.
+        If the input has fewer than three axes, there is just one spatial element to take
+        statistics of, `eps` is negative or not finite, or one running statistic is
+        given without the other.
+    ArgumentError
+        A ValueError and RuntimeError: if a parameter or running statistic is not of
+        shape (C,), or the running statistics are missing where they are used.
 
     References
     ----------
@@ -116,19 +126,39 @@ def instance_norm(
     input = as_tensor(input, "input")
     weight = None if weight is None else as_tensor(weight, "weight")
     bias = None if bias is None else as_tensor(bias, "bias")
-    if use_input_stats:
-        take_in = None
-        if running_mean is not None or running_var is not None:
-            take_in = _RunningUpdates(input, running_mean, running_var, momentum).apply
-        return InstanceNorm.apply(input, weight, bias, None, None, eps, take_in)
-    if running_mean is None or running_var is None:
-        raise ValueError(
+    if not use_input_stats and (running_mean is None or running_var is None):
+        raise ArgumentError(
             "running_mean and running_var must both be given where use_input_stats is False, got "
             f"running_mean={running_mean!r} and running_var={running_var!r}"
         )
-    return InstanceNorm.apply(
-        input, weight, bias, _array(running_mean), _array(running_var), eps, None
-    )
+    try:
+        if use_input_stats:
+            take_in = None
+            if running_mean is not None or running_var is not None:
+                take_in = _RunningUpdates(input, running_mean, running_var, momentum).apply
+            return InstanceNorm.apply(input, weight, bias, None, None, eps, take_in)
+        return InstanceNorm.apply(
+            input, weight, bias, _array(running_mean), _array(running_var), eps, None
+        )
+    except ValueError:
+        # Only now, since it takes time: tell it in the names of this function's arguments.
+        for name, value in {
+            "running_mean": running_mean,
+            "running_var": running_var,
+            "weight": weight,
+            "bias": bias,
+        }.items():
+            if value is not None:
+                _check_shape(value, name, input)
+        raise
+
+
+def _check_shape(value: Any, name: str, input: Tensor) -> None:
+    if input.ndim > 1 and _array(value).shape != input.shape[1:2]:
+        raise ArgumentError(
+            f"{name} has shape {_array(value).shape}, expected {input.shape[1:2]}: "
+            "one for each channel of input"
+        ) from None
 
 
 def _array(value: Any) -> Array:
@@ -189,11 +219,7 @@ def _check_running(running: Any, name: str, input: Tensor) -> None:
         raise TypeError(f"{name} has dtype {running.dtype}, expected a float dtype")
     if not _array(running).flags.writeable:
         raise ValueError(f"{name} is updated in place and is read-only")
-    if input.ndim > 1 and running.shape != input.shape[1:2]:
-        raise ValueError(
-            f"{name} has shape {running.shape}, expected {input.shape[1:2]}: "
-            "one for each channel of input"
-        )
+    _check_shape(running, name, input)
 
 
 class InstanceNorm(Function):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from beside_torch import assert_create_graph_changes_nothing, leaf, normal, read_only
 
+import instnorm
 from instnorm import Tensor, nn
 from instnorm.nn import mindspore as ms
 from instnorm.testing import gradcheck, gradgradcheck
@@ -110,29 +111,66 @@ def test_names_and_defaults(rank):
     }
     assert list(state) == ["gamma", "beta", "mean", "variance"]
     assert {t.dtype.name for t in (*layer.parameters(), *layer.buffers())} == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name"),
+    [(np.float16, "Float16"), (ml_dtypes.bfloat16, "BFloat16"), (np.float32, "Float32")],
+)
+@in_every_rank
+def test_repr_is_mindspores(rank, dtype, name):
+    layer = LAYERS[rank](3, 1e-3, 0.5, affine=False, dtype=dtype)
+    end = f"shape=(3,), dtype={name}, requires_grad=False)"
     assert repr(layer) == (
-        f"InstanceNorm{rank}d(num_features=3, eps=1e-05, momentum=0.1, affine=True)"
+        f"InstanceNorm{rank}d(num_features=3, eps=0.001, momentum=0.5, "
+        f"gamma=Parameter (name=gamma, {end}, beta=Parameter (name=beta, {end}, "
+        f"moving_mean=Parameter (name=mean, {end}, "
+        f"moving_variance=Parameter (name=variance, {end})"
     )
+    assert repr(LAYERS[rank](3)).count("requires_grad=True") == 2
 
 
 def test_state_loads_in_a_network():
+    """Where MindSpore's parameters have the names of the attributes."""
     net = nn.Sequential(nn.Conv2d(1, 2, 3), ms.InstanceNorm2d(2))
     state = {name: value + 2 for name, value in net.state_dict().items()}
     assert [name for name in state if name.startswith("1.")] == [
         "1.gamma",
         "1.beta",
-        "1.mean",
-        "1.variance",
+        "1.moving_mean",
+        "1.moving_variance",
     ]
     net.load_state_dict(state)
     assert net[1].moving_mean.tolist() == [2, 2]
     assert net[1].moving_variance.tolist() == [3, 3]
     before = net[1].gamma.tolist()
     state["1.gamma"] += 1
-    state["1.variance"] = np.ones(3)
-    with pytest.raises(RuntimeError, match=r"size mismatch for 1\.variance"):
+    state["1.moving_variance"] = np.ones(3)
+    with pytest.raises(RuntimeError, match=r"size mismatch for 1\.moving_variance"):
         net.load_state_dict(state)
     assert net[1].gamma.tolist() == before
+
+
+@pytest.mark.parametrize("names", [("mean", "variance"), ("moving_mean", "moving_variance")])
+def test_the_statistics_load_under_either_name(names):
+    layer, net = ms.InstanceNorm2d(2), nn.Sequential(ms.InstanceNorm2d(2))
+    state = {"gamma": [1, 2], "beta": [3, 4], names[0]: [5, 6], names[1]: [7, 8]}
+    assert layer.load_state_dict(state) == ([], [])
+    assert net.load_state_dict({f"0.{k}": v for k, v in state.items()}) == ([], [])
+    for one in (layer, net[0]):
+        assert [t.tolist() for t in one.parameters_dict().values()] == [
+            [5, 6],
+            [7, 8],
+            [1, 2],
+            [3, 4],
+        ]
+
+
+def test_statistics_under_both_names_are_an_error():
+    layer = ms.InstanceNorm2d(2)
+    state = {**layer.state_dict(), "moving_mean": np.ones(2)}
+    with pytest.raises(RuntimeError, match=r'Unexpected.*"moving_mean"'):
+        layer.load_state_dict(state)
 
 
 def test_set_train_and_trainable_params():
@@ -145,6 +183,33 @@ def test_set_train_and_trainable_params():
     layer.beta.requires_grad = False
     (only,) = layer.trainable_params()
     assert only is layer.gamma
+
+
+def test_set_train_takes_what_is_true_or_false():
+    layer = ms.InstanceNorm2d(3)
+    for mode in (0, 1, None, "yes"):
+        assert layer.set_train(mode).training is bool(mode)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_the_lists_of_parameters_have_the_moving_statistics_first(affine):
+    layer = ms.InstanceNorm2d(3, affine=affine)
+    tensors = [layer.moving_mean, layer.moving_variance, layer.gamma, layer.beta]
+
+    def same(found, expected):
+        found = list(found)
+        return len(found) == len(expected) and all(
+            a is b for a, b in zip(found, expected, strict=True)
+        )
+
+    assert same(layer.get_parameters(), tensors)
+    assert same(layer.parameters_dict().values(), tensors)
+    assert list(layer.parameters_dict()) == ["mean", "variance", "gamma", "beta"]
+    names, found = zip(*layer.parameters_and_names("net"), strict=True)
+    assert names == ("net.moving_mean", "net.moving_variance", "net.gamma", "net.beta")
+    assert same(found, tensors)
+    assert same(layer.trainable_params(), tensors[2:] if affine else [])
+    assert same(layer.untrainable_params(), tensors[:2] if affine else tensors)
 
 
 def test_copies():
@@ -168,7 +233,11 @@ def test_copies():
         (0.5, [0.5, 0.5, 0.5]),
         (np.float32(3), [3, 3, 3]),
         (np.array([1.0, 2.0, 3.0]), [1, 2, 3]),
-        (Tensor(np.array([1.0, 2.0, 3.0])), [1, 2, 3]),
+        (np.array([1, 2, 3]), [1, 2, 3]),
+        (Tensor([1.0, 2.0, 3.0]), [1, 2, 3]),
+        (nn.Parameter([1.0, 2.0, 3.0]), [1, 2, 3]),
+        (True, [1, 1, 1]),
+        (lambda array: array.fill(7), [7, 7, 7]),
     ],
 )
 def test_first_values(value, expected):
@@ -176,7 +245,34 @@ def test_first_values(value, expected):
     assert layer.gamma.tolist() == layer.beta.tolist() == expected
     assert layer.gamma.dtype == np.float32
     if isinstance(value, np.ndarray | Tensor):
-        assert not np.shares_memory(layer.gamma.data, np.asarray(value))
+        data = value.data if isinstance(value, Tensor) else value
+        assert not np.shares_memory(layer.gamma.data, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "std", "bound"),
+    [
+        ("normal", 0.01, 0.06),
+        ("TruncatedNormal", 0.01, 0.06),
+        ("uniform", 0.07 / np.sqrt(3), 0.07),
+    ],
+)
+def test_random_first_values(name, std, bound):
+    n = 20_000
+
+    def values(seed, affine=True):
+        instnorm.manual_seed(seed)
+        layer = ms.InstanceNorm2d(n, affine=affine, gamma_init=name, beta_init=name.upper())
+        return np.array([layer.gamma.data, layer.beta.data], np.float64)
+
+    drawn = values(0)
+    # Five standard errors.
+    np.testing.assert_allclose(drawn.mean(1), 0, atol=5 * std / np.sqrt(n))
+    np.testing.assert_allclose(drawn.std(1), std, rtol=5 / np.sqrt(2 * n))
+    assert np.abs(drawn).max() < bound
+    assert abs(np.corrcoef(drawn)[0, 1]) < 5 / np.sqrt(n)
+    np.testing.assert_array_equal(drawn, values(0, affine=False))
+    assert (drawn != values(1)).all(1).any()
 
 
 # --- bad input ----------------------------------------------------------------
@@ -206,7 +302,32 @@ def test_first_values(value, expected):
         ({"gamma_init": "twos"}, ValueError, "gamma_init must be one of zeros"),
         ({"beta_init": "twos"}, ValueError, "got 'twos'"),
         ({"gamma_init": None}, TypeError, "gamma_init must be an initializer's name"),
-        ({"beta_init": [0.0, 0.0, 0.0]}, TypeError, "a number or an array, got list"),
+        ({"beta_init": [0.0, 0.0, 0.0]}, TypeError, "a Tensor or an initializer, got list"),
+        ({"gamma_init": np.bool_(True)}, TypeError, "got bool"),
+        ({"gamma_init": 1j}, TypeError, "got complex"),
+        ({"gamma_init": list}, TypeError, "got type"),
+        ({"gamma_init": np.ones(3, complex)}, TypeError, "dtype complex128"),
+        ({"gamma_init": np.array(2.0)}, ValueError, "gamma_init has shape (), expected (3,)"),
+        ({"gamma_init": Tensor(np.ones(3))}, TypeError, "must be of dtype float32 where it is a"),
+        ({"gamma_init": Tensor([1.0, 2.0])}, ValueError, "gamma_init has shape (2,)"),
+        ({"beta_init": "truncated_normal"}, ValueError, "got 'truncated_normal'"),
+        ({"beta_init": ""}, ValueError, "got ''"),
+        *(
+            ({"gamma_init": name}, ValueError, f"gamma_init='{name}' cannot initialize a vector")
+            for name in ("HeUniform", "he_normal", "XavierUniform", "xavier_normal", "Identity")
+        ),
+        ({"num_features": np.int64(3)}, TypeError, "type of 'num_features' must be int, got int64"),
+        ({"eps": np.float32(1e-5)}, TypeError, "type of 'eps' must be float, got float32"),
+        ({"eps": True}, TypeError, "type of 'eps' must be float, got bool"),
+        ({"affine": np.bool_(True)}, TypeError, "type of 'affine' must be bool, got bool"),
+        ({"dtype": np.int32}, TypeError, "'dtype' must be a floating point type, got int32"),
+        ({"dtype": None}, ValueError, "'dtype' must be a floating point type, got None"),
+        # Of two errors, MindSpore's.
+        ({"num_features": 0, "eps": 1}, TypeError, "type of 'eps'"),
+        ({"num_features": 0, "gamma_init": None}, TypeError, "gamma_init"),
+        ({"num_features": 0, "momentum": 2.0}, ValueError, "num_features"),
+        ({"eps": 2.0, "momentum": 2.0}, ValueError, "momentum"),
+        ({"eps": 2.0, "beta_init": "twos"}, ValueError, "beta_init"),
         ({"beta_init": np.zeros(2)}, ValueError, "beta_init has shape (2,), expected (3,)"),
         ({"gamma_init": np.ones((3, 1))}, ValueError, "gamma_init has shape (3, 1)"),
     ],

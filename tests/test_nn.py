@@ -676,3 +676,26 @@ def test_all_is_public():
     for name in nn.__all__:
         assert hasattr(nn, name)
         assert name == "mindspore" or hasattr(torch.nn, name)
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        nn.init.zeros_,
+        nn.init.ones_,
+        lambda t: nn.init.constant_(t, 0.5),
+        lambda t: nn.init.normal_(t, 1.0, 0.02),
+        nn.init.uniform_,
+        nn.init.kaiming_normal_,
+        nn.init.xavier_uniform_,
+    ],
+)
+def test_initializers_fill_arrays_as_they_fill_tensors(fill):
+    """Models written for PyTorch hand over ``layer.weight.data``."""
+    tensor = Tensor(np.full((3, 4), np.nan, np.float32))
+    array = np.full((3, 4), np.nan, np.float32)
+    for target in (tensor, array):
+        instnorm.manual_seed(0)
+        assert fill(target) is target
+    np.testing.assert_array_equal(tensor.data, array)
+    assert np.isfinite(array).all()

@@ -4,7 +4,14 @@
 """
 
 from instnorm.nn import init, mindspore
-from instnorm.nn.instancenorm import InstanceNorm1d, InstanceNorm2d, InstanceNorm3d
+from instnorm.nn.instancenorm import (
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LazyInstanceNorm1d,
+    LazyInstanceNorm2d,
+    LazyInstanceNorm3d,
+)
 from instnorm.nn.layers import (
     AvgPool2d,
     Conv2d,
@@ -21,7 +28,8 @@ from instnorm.nn.layers import (
     Upsample,
 )
 from instnorm.nn.loss import CrossEntropyLoss, L1Loss, MSELoss
-from instnorm.nn.module import Module, Parameter
+from instnorm.nn.module import Module
+from instnorm.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter
 
 __all__ = [
     "AvgPool2d",
@@ -33,6 +41,9 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "L1Loss",
+    "LazyInstanceNorm1d",
+    "LazyInstanceNorm2d",
+    "LazyInstanceNorm3d",
     "LeakyReLU",
     "Linear",
     "MSELoss",
@@ -44,6 +55,8 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Tanh",
+    "UninitializedBuffer",
+    "UninitializedParameter",
     "Upsample",
     "init",
     "mindspore",

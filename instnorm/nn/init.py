@@ -1,13 +1,16 @@
 """How parameters get their first values, under the names of torch.nn.init.
 
-All draws come from one generator, which `manual_seed` restarts.
+All draws come from one generator, which `manual_seed` restarts. The functions fill
+Tensors, and ndarrays such as ``layer.weight.data``, in place, and return them.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from instnorm.tensor import Tensor
 
@@ -22,6 +25,8 @@ __all__ = [
     "xavier_uniform_",
     "zeros_",
 ]
+
+_T = TypeVar("_T", Tensor, npt.NDArray[Any])
 
 _generator = np.random.default_rng()
 
@@ -48,32 +53,32 @@ def manual_seed(seed: int) -> None:
     _generator = np.random.default_rng(seed)
 
 
-def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
+def uniform_(tensor: _T, a: float = 0.0, b: float = 1.0) -> _T:
     """Fill with draws from the uniform distribution on [a, b)."""
     return _fill(tensor, _generator.uniform(a, b, tensor.shape))
 
 
-def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+def normal_(tensor: _T, mean: float = 0.0, std: float = 1.0) -> _T:
     """Fill with draws from the normal distribution."""
     return _fill(tensor, _generator.normal(mean, std, tensor.shape))
 
 
-def constant_(tensor: Tensor, val: float) -> Tensor:
+def constant_(tensor: _T, val: float) -> _T:
     """Fill with one value."""
     return _fill(tensor, np.asarray(val))
 
 
-def ones_(tensor: Tensor) -> Tensor:
+def ones_(tensor: _T) -> _T:
     """Fill with ones."""
     return constant_(tensor, 1)
 
 
-def zeros_(tensor: Tensor) -> Tensor:
+def zeros_(tensor: _T) -> _T:
     """Fill with zeros."""
     return constant_(tensor, 0)
 
 
-def kaiming_uniform_(tensor: Tensor, a: float = 0.0) -> Tensor:
+def kaiming_uniform_(tensor: _T, a: float = 0.0) -> _T:
     """Fill uniformly with variance 2 / ((1 + a^2) fan_in), for leaky ReLU of slope `a`.
 
     References
@@ -84,12 +89,12 @@ def kaiming_uniform_(tensor: Tensor, a: float = 0.0) -> Tensor:
     return uniform_(tensor, -bound, bound)
 
 
-def kaiming_normal_(tensor: Tensor, a: float = 0.0) -> Tensor:
+def kaiming_normal_(tensor: _T, a: float = 0.0) -> _T:
     """Fill normally with variance 2 / ((1 + a^2) fan_in), for leaky ReLU of slope `a`."""
     return normal_(tensor, 0, math.sqrt(2 / ((1 + a * a) * fans(tensor)[0])))
 
 
-def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+def xavier_uniform_(tensor: _T, gain: float = 1.0) -> _T:
     """Fill uniformly with variance 2 gain^2 / (fan_in + fan_out).
 
     References
@@ -101,7 +106,7 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     return uniform_(tensor, -bound, bound)
 
 
-def fans(tensor: Tensor) -> tuple[int, int]:
+def fans(tensor: Tensor | npt.NDArray[Any]) -> tuple[int, int]:
     """Return (fan_in, fan_out) of a weight of shape (out, in, kernel...)."""
     if tensor.ndim < 2:
         raise ValueError(f"a weight needs at least 2 axes, (out, in), got shape {tensor.shape}")
@@ -109,7 +114,10 @@ def fans(tensor: Tensor) -> tuple[int, int]:
     return tensor.shape[1] * kernel, tensor.shape[0] * kernel
 
 
-def _fill(tensor: Tensor, values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor:
-    tensor.data[...] = values
-    tensor.mark_changed()
+def _fill(tensor: _T, values: npt.NDArray[np.float64]) -> _T:
+    if isinstance(tensor, Tensor):
+        tensor.data[...] = values
+        tensor.mark_changed()
+    else:
+        tensor[...] = values
     return tensor

@@ -1,4 +1,4 @@
-"""InstanceNorm1d, 2d and 3d: PyTorch's layers."""
+"""InstanceNorm1d, 2d and 3d, and the lazy three: PyTorch's layers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,32 @@ import numpy.typing as npt
 from instnorm import arrays
 from instnorm import functional as F
 from instnorm.nn import init
-from instnorm.nn.module import Module, Parameter
+from instnorm.nn.lazy import LazyModuleMixin
+from instnorm.nn.module import Module
+from instnorm.nn.parameter import (
+    Parameter,
+    UninitializedBuffer,
+    UninitializedParameter,
+    checked_dtype,
+    is_lazy,
+)
 from instnorm.tensor import Tensor
 
-__all__ = ["InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"]
+__all__ = [
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LazyInstanceNorm1d",
+    "LazyInstanceNorm2d",
+    "LazyInstanceNorm3d",
+]
 
 
 class _InstanceNorm(Module):
     """What the three ranks share; they differ in the input that they accept."""
 
     _unbatched_ndim: ClassVar[int]
+    _version = 2  # since then, there is num_batches_tracked
 
     def __init__(
         self,
@@ -41,24 +57,25 @@ class _InstanceNorm(Module):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        self._make_state(_checked_dtype(device, dtype), bias)
+        self._make_state(checked_dtype(device, dtype), bias)
         self.reset_parameters()
 
     def _make_state(self, dtype: np.dtype[Any], bias: bool) -> None:
-        shape = (self.num_features,)
-        self.register_parameter(
-            "weight", Parameter(np.empty(shape, dtype)) if self.affine else None
-        )
-        self.register_parameter(
-            "bias", Parameter(np.empty(shape, dtype)) if self.affine and bias else None
-        )
-        tracked = self.track_running_stats
-        self.register_buffer("running_mean", Tensor(np.empty(shape, dtype)) if tracked else None)
-        self.register_buffer("running_var", Tensor(np.empty(shape, dtype)) if tracked else None)
+        affine, tracked = self.affine, self.track_running_stats
+        self.register_parameter("weight", self._new_parameter(dtype) if affine else None)
+        self.register_parameter("bias", self._new_parameter(dtype) if affine and bias else None)
+        self.register_buffer("running_mean", self._new_buffer(dtype) if tracked else None)
+        self.register_buffer("running_var", self._new_buffer(dtype) if tracked else None)
         # PyTorch has it, and never counts.
         self.register_buffer(
             "num_batches_tracked", Tensor(np.zeros((), np.int64)) if tracked else None
         )
+
+    def _new_parameter(self, dtype: np.dtype[Any]) -> Parameter:
+        return Parameter(np.empty(self.num_features, dtype))
+
+    def _new_buffer(self, dtype: np.dtype[Any]) -> Tensor:
+        return Tensor(np.empty(self.num_features, dtype))
 
     def reset_running_stats(self) -> None:
         """Set the running mean to 0 and the running variance to 1."""
@@ -99,8 +116,8 @@ class _InstanceNorm(Module):
     def _check_ndim(self, input: Tensor) -> None:
         if input.ndim not in (self._unbatched_ndim, self._unbatched_ndim + 1):
             raise ValueError(
-                f"expected {self._unbatched_ndim}D or {self._unbatched_ndim + 1}D input, "
-                f"got {input.ndim}D input of shape {input.shape}"
+                f"expected {self._unbatched_ndim}D or {self._unbatched_ndim + 1}D input "
+                f"(got {input.ndim}D input): its shape is {input.shape}"
             )
 
     def _check_channels(self, input: Tensor) -> None:
@@ -120,15 +137,20 @@ class _InstanceNorm(Module):
             stacklevel=4,
         )
 
+    def _added_since(self, version: int | None) -> tuple[str, ...]:
+        return ("num_batches_tracked",) if version is None or version < 2 else ()
+
     def _state_advice(self, prefix: str, unexpected: list[str]) -> str:
-        names = [f"{prefix}.{n}" if prefix else n for n in ("running_mean", "running_var")]
-        found = [name for name in names if name in unexpected]
+        names = [prefix + name for name in ("running_mean", "running_var")]
+        found = [f'"{name}"' for name in names if name in unexpected]
         if self.track_running_stats or not found:
             return ""
+        kind = type(self).__name__
         return (
-            f"{' and '.join(found)}: this {type(self).__name__} does not track running statistics "
-            "(track_running_stats=False, the default). Create it with track_running_stats=True to "
-            "use them, delete them from the state dict, or load with strict=False to skip them."
+            f"Unexpected running stats buffer(s) {' and '.join(found)} for {kind} with "
+            "track_running_stats=False, which is the default (and was not before PyTorch 0.4). "
+            f"Create the {kind} with track_running_stats=True to use them, delete them from the "
+            "state dict, or load with strict=False to skip them."
         )
 
     def extra_repr(self) -> str:
@@ -217,18 +239,118 @@ class InstanceNorm3d(_InstanceNorm):  # noqa: D101 - it is in the template
     _unbatched_ndim = 4
 
 
+class _LazyInstanceNorm(LazyModuleMixin, _InstanceNorm):
+    """What the three lazy ranks share."""
+
+    def __init__(
+        self,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: str | None = None,
+        dtype: npt.DTypeLike | None = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(0, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+
+    def _new_parameter(self, dtype: np.dtype[Any]) -> Parameter:
+        return UninitializedParameter(dtype=dtype)
+
+    def _new_buffer(self, dtype: np.dtype[Any]) -> Tensor:
+        return UninitializedBuffer(dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        """Reset what is initialized: all or nothing."""
+        if not self.has_uninitialized_params():
+            super().reset_parameters()
+
+    def initialize_parameters(self, input: Tensor | npt.NDArray[Any]) -> None:
+        """Take num_features from the input, or from what a state dict has initialized."""
+        input = F.as_tensor(input, "input")
+        self._check_ndim(input)
+        state = {
+            init.ones_: (self.weight, self.running_var),
+            init.zeros_: (self.bias, self.running_mean),
+        }
+        known = [t.shape[0] for tensors in state.values() for t in tensors if _has_axes(t)]
+        self.num_features = (known or [input.shape[input.ndim - self._unbatched_ndim]])[0]
+        for fill, tensors in state.items():
+            for tensor in tensors:
+                if is_lazy(tensor):
+                    tensor.materialize(self.num_features)
+                    fill(tensor)
+
+
+_LAZY_DOCSTRING = """InstanceNorm{rank}d that takes `num_features` from the first input.
+
+    Until then `weight`, `bias`, `running_mean` and `running_var` are uninitialized. The
+    first call makes the layer an `InstanceNorm{rank}d`, in place.
+
+    Parameters
+    ----------
+    eps, momentum, device, dtype, bias
+        As those of `InstanceNorm{rank}d`.
+    affine, track_running_stats : bool, default True
+        As those of `InstanceNorm{rank}d`, but for the default.
+
+    Shape
+    -----
+    Input and output: {shapes}.
+
+    Raises
+    ------
+    ValueError
+        If the input's rank does not fit: the layer stays as it was.
+
+    References
+    ----------
+    torch.nn.LazyInstanceNorm{rank}d of PyTorch 2.13, which takes L, H or D for C where the
+    input is unbatched, and fails after loading a state dict
+
+    Examples
+    --------
+    >>> import numpy as np, instnorm
+    >>> layer = instnorm.nn.LazyInstanceNorm{rank}d()
+    >>> layer.weight
+    <UninitializedParameter>
+    >>> y = layer(np.ones({example}))
+    >>> type(layer).__name__, layer.weight.shape
+    ('InstanceNorm{rank}d', (3,))
+    """
+
+
+class LazyInstanceNorm1d(_LazyInstanceNorm):  # noqa: D101 - it is in the template
+    __doc__ = _LAZY_DOCSTRING.format(rank=1, shapes="(N, C, L) or (C, L)", example="(2, 3, 8)")
+    _unbatched_ndim = 2
+    cls_to_become = InstanceNorm1d
+
+
+class LazyInstanceNorm2d(_LazyInstanceNorm):  # noqa: D101 - it is in the template
+    __doc__ = _LAZY_DOCSTRING.format(
+        rank=2, shapes="(N, C, H, W) or (C, H, W)", example="(2, 3, 8, 8)"
+    )
+    _unbatched_ndim = 3
+    cls_to_become = InstanceNorm2d
+
+
+class LazyInstanceNorm3d(_LazyInstanceNorm):  # noqa: D101 - it is in the template
+    __doc__ = _LAZY_DOCSTRING.format(
+        rank=3, shapes="(N, C, D, H, W) or (C, D, H, W)", example="(2, 3, 4, 4, 4)"
+    )
+    _unbatched_ndim = 4
+    cls_to_become = InstanceNorm3d
+
+
+def _has_axes(tensor: Tensor | None) -> bool:
+    """Whether it has a length: a state dict may have brought a scalar."""
+    return tensor is not None and not is_lazy(tensor) and tensor.ndim > 0
+
+
 def _checked_num_features(num_features: int) -> int:
     if isinstance(num_features, bool) or not isinstance(num_features, int | np.integer):
         raise TypeError(f"num_features must be an integer, got {type(num_features).__name__}")
     if num_features < 0:
         raise ValueError(f"num_features must not be negative, got {num_features}")
     return int(num_features)
-
-
-def _checked_dtype(device: str | None, dtype: npt.DTypeLike | None) -> np.dtype[Any]:
-    if device is not None and str(device) != "cpu":
-        raise ValueError(f"device must be None or 'cpu', got {device!r}")
-    result = np.dtype(np.float32 if dtype is None else dtype)
-    if not arrays.is_float_dtype(result):
-        raise TypeError(f"dtype must be a floating point type, got {result}")
-    return result

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from instnorm.nn.parameter import Parameter, check_device, is_lazy
 from instnorm.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -17,30 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["Module", "Parameter"]
 
 
-class Parameter(Tensor):
-    """A Tensor that a Module it is assigned to will list among its parameters.
-
-    Parameters
-    ----------
-    data : array_like
-        An ndarray is shared, not copied.
-    requires_grad : bool, default True
-    """
-
-    __slots__ = ()
-
-    def __init__(self, data: npt.ArrayLike | Tensor, requires_grad: bool = True) -> None:
-        super().__init__(data, requires_grad)
-
-    def __repr__(self) -> str:
-        return f"Parameter containing:\n{super().__repr__()}"
-
-
 class IncompatibleKeys(NamedTuple):
     """What `load_state_dict` returns."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not any(self):
+            return "<All keys matched successfully>"
+        fields = ", ".join(f"{name}={names}" for name, names in self._asdict().items())
+        return f"{type(self).__name__}({fields})"
 
 
 class Module:
@@ -76,8 +64,11 @@ class Module:
     _modules: dict[str, Module | None]
     _non_persistent: set[str]
 
-    # Names in the state dict, for the attributes whose own name differs.
+    # Names in the Module's own state dict, for the attributes whose own name differs.
+    # Inside another Module, attributes have their own.
     _state_names: ClassVar[Mapping[str, str]] = {}
+    # Of what the state dict holds; it is raised when that changes.
+    _version: ClassVar[int] = 1
 
     def __init__(self) -> None:
         # Not through __setattr__, which needs these.
@@ -235,28 +226,31 @@ class Module:
             for name, tensor in getattr(module, kind).items():
                 if tensor is not None and id(tensor) not in seen:
                     seen.add(id(tensor))
-                    name = module._state_names.get(name, name)
-                    yield (f"{module_name}.{name}" if module_name else name), tensor
+                    yield module._state_name(f"{module_name}." if module_name else "", name), tensor
+
+    def _state_name(self, prefix: str, name: str) -> str:
+        return prefix + name if prefix else self._state_names.get(name, name)
 
     # --- state ---------------------------------------------------------------------
+
+    def _places(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield this Module and all below it, under every name it has, with its prefix."""
+        yield prefix, self
+        for name, child in self._modules.items():
+            if child is not None:
+                yield from child._places(f"{prefix}{name}.")
 
     def _state_tensors(self) -> OrderedDict[str, Tensor]:
         """Every persistent Tensor under every name it has, in PyTorch's order."""
         state: OrderedDict[str, Tensor] = OrderedDict()
-
-        def collect(prefix: str, module: Module) -> None:
+        for prefix, module in self._places():
             saved = [
                 *module._parameters.items(),
                 *((n, b) for n, b in module._buffers.items() if n not in module._non_persistent),
             ]
             for name, tensor in saved:
                 if tensor is not None:
-                    state[prefix + module._state_names.get(name, name)] = tensor
-            for name, child in module._modules.items():
-                if child is not None:
-                    collect(f"{prefix}{name}.", child)
-
-        collect("", self)
+                    state[module._state_name(prefix, name)] = tensor
         return state
 
     def state_dict(self) -> OrderedDict[str, npt.NDArray[Any]]:
@@ -266,9 +260,17 @@ class Module:
         -------
         OrderedDict from str to ndarray
             The arrays share memory with the Module, as PyTorch's do: copy what should
-            outlive the next step.
+            outlive the next step. What a lazy layer has not initialized yet stands
+            there itself.
         """
-        return OrderedDict((name, t.data) for name, t in self._state_tensors().items())
+        state: OrderedDict[str, Any] = OrderedDict()
+        for name, tensor in self._state_tensors().items():
+            state[name] = tensor if is_lazy(tensor) else tensor.data
+        # PyTorch's, which tells how old a state dict is.
+        state._metadata = OrderedDict(  # type: ignore[attr-defined]
+            (prefix[:-1], {"version": module._version}) for prefix, module in self._places()
+        )
+        return state
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True
@@ -298,22 +300,24 @@ class Module:
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict must be a mapping, got {type(state_dict).__name__}")
         own = self._state_tensors()
-        missing = [name for name in own if name not in state_dict]
+        optional = self._optional_names(getattr(state_dict, "_metadata", {}))
+        state_dict = self._under_own_names(state_dict)
+        missing = [name for name in own if name not in state_dict and name not in optional]
         unexpected = [str(name) for name in state_dict if name not in own]
         errors = self._state_errors(missing, unexpected) if strict else []
         values = {}
-        for name in own:
-            if name not in state_dict:
+        for name, tensor in own.items():
+            if name not in state_dict or (is_lazy(tensor) and is_lazy(state_dict[name])):
                 continue
             try:
                 values[name] = array_from(state_dict[name])
             except (TypeError, ValueError, RuntimeError) as error:
                 errors.append(f"{name}: {error}")
                 continue
-            if values[name].shape != own[name].shape:
+            if not is_lazy(tensor) and values[name].shape != tensor.shape:
                 errors.append(
                     f"size mismatch for {name}: copying a param with shape {values[name].shape} "
-                    f"from checkpoint, the shape in current model is {own[name].shape}."
+                    f"from checkpoint, the shape in current model is {tensor.shape}."
                 )
         if errors:
             raise RuntimeError(
@@ -321,9 +325,35 @@ class Module:
                 + "\n\t".join(errors)
             )
         for name, value in values.items():
-            own[name].data[...] = value
-            own[name].mark_changed()
+            tensor = own[name]
+            if is_lazy(tensor):
+                tensor.materialize(value.shape)
+            tensor.data[...] = value
+            tensor.mark_changed()
         return IncompatibleKeys(missing, unexpected)
+
+    def _under_own_names(self, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Rename what goes by the other of a Tensor's two names (see `_state_names`)."""
+        renamed = {}
+        for prefix, module in self._places():
+            for names in module._state_names.items():
+                own = module._state_name(prefix, names[0])
+                (other,) = {prefix + name for name in names} - {own}
+                if own not in state_dict:
+                    renamed[other] = own
+        return {renamed.get(name, name): value for name, value in state_dict.items()}
+
+    def _optional_names(self, metadata: Mapping[str, Mapping[str, Any]]) -> set[str]:
+        """What state dicts of this age need not have."""
+        return {
+            prefix + name
+            for prefix, module in self._places()
+            for name in module._added_since(metadata.get(prefix[:-1], {}).get("version"))
+        }
+
+    def _added_since(self, version: int | None) -> tuple[str, ...]:
+        """What state dicts of an older version do not have; None is older than any."""
+        return ()
 
     def _state_errors(self, missing: list[str], unexpected: list[str]) -> list[str]:
         """Tell what is wrong with the names; subclasses may add advice."""
@@ -332,7 +362,7 @@ class Module:
             errors.append("Unexpected key(s) in state_dict: " + _quoted(unexpected))
         if missing:
             errors.append("Missing key(s) in state_dict: " + _quoted(missing))
-        advice = {m._state_advice(n, unexpected) for n, m in self.named_modules()} - {""}
+        advice = {m._state_advice(prefix, unexpected) for prefix, m in self._places()} - {""}
         return errors + sorted(advice)
 
     def _state_advice(self, prefix: str, unexpected: list[str]) -> str:
@@ -374,16 +404,58 @@ class Module:
         fn(self)
         return self
 
-    def to(self, dtype: npt.DTypeLike) -> Self:
-        """Cast floating point parameters, their gradients and buffers, and return the Module."""
-        if np.dtype(dtype).kind in "biuc":
-            raise TypeError(f"dtype must be a floating point type, got {np.dtype(dtype)}")
+    def to(
+        self, *target: Any, device: str | None = None, dtype: npt.DTypeLike | None = None
+    ) -> Self:
+        """Cast floating point parameters, their gradients and buffers, and return the Module.
+
+        Parameters
+        ----------
+        *target : dtype, device or Tensor
+            In any order; of a Tensor, its dtype is meant.
+        device : {None, 'cpu'}, optional
+            For PyTorch's sake.
+        dtype : dtype, optional
+            None leaves everything as it is.
+        """
+        for one in target:
+            if isinstance(one, Tensor):
+                dtype = one.dtype
+            elif _is_dtype(one):
+                dtype = one
+            else:
+                device = one
+        check_device(device)
+        if dtype is not None:
+            self._cast(np.dtype(dtype))
+        return self
+
+    def _cast(self, dtype: np.dtype[Any]) -> None:
+        if dtype.kind in "biuc":
+            raise TypeError(f"dtype must be a floating point type, got {dtype}")
         for tensor in [*self.parameters(), *self.buffers()]:
-            if tensor.dtype.kind not in "biu":
+            if is_lazy(tensor):
+                tensor.data = np.empty(0, dtype)
+            elif tensor.dtype.kind not in "biu":
                 grad, tensor.grad = tensor.grad, None
                 tensor.data = tensor.data.astype(dtype)
                 tensor.grad = None if grad is None else grad.to(dtype)
+
+    def cpu(self) -> Self:
+        """Return the Module, which is there already."""
         return self
+
+    def half(self) -> Self:
+        """Cast to float16, and return the Module."""
+        return self.to(np.float16)
+
+    def float(self) -> Self:
+        """Cast to float32, and return the Module."""
+        return self.to(np.float32)
+
+    def double(self) -> Self:
+        """Cast to float64, and return the Module."""
+        return self.to(np.float64)
 
     # --- text ----------------------------------------------------------------------------
 
@@ -418,6 +490,13 @@ def array_from(value: Any) -> npt.NDArray[Any]:
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"expected an array of numbers, got dtype {array.dtype}")
     return array
+
+
+def _is_dtype(value: Any) -> bool:
+    try:
+        return value is not None and np.dtype(value) is not None
+    except TypeError:
+        return False
 
 
 def _quoted(names: list[str]) -> str:
