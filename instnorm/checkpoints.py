@@ -34,7 +34,7 @@ class Checkpoint(NamedTuple):
     ----------
     arrays : dict from str to ndarray
     metadata : dict from str to str
-        The file's own notes: those of safetensors, or strings in a ``.ckpt``.
+        Notes that go with the arrays: those of safetensors, or strings in a ``.ckpt``.
     """
 
     arrays: dict[str, Array]
@@ -119,9 +119,7 @@ def dumps(
         If the format cannot hold an array's dtype, or a package that this takes is
         missing.
     """
-    # Both speak of the file that the metadata comes from: its framework, and the check
-    # sum of its names and values.
-    kept = {k: v for k, v in (metadata or {}).items() if k not in ("format", "crc_num")}
+    kept = dict(metadata or {})
     if path.suffix == ".safetensors" and flavour is not None:
         kept["format"] = {"mindspore": "ms", "pytorch": "pt"}[flavour]
     plain = {name: np.asarray(array) for name, array in arrays.items()}
@@ -164,8 +162,9 @@ def _safetensors_metadata(content: bytes) -> dict[str, str]:
     import json
 
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    metadata: dict[str, str] = header.get("__metadata__", {})
-    return metadata
+    metadata = sorted(header.get("__metadata__", {}).items())
+    # Those two speak of the file itself: the framework that wrote it, and its check sum.
+    return {name: text for name, text in metadata if name not in ("format", "crc_num")}
 
 
 def _dump_safetensors(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:

@@ -383,14 +383,20 @@ def test_arrays_in_any_layout_are_written(suffix, tmp_path):
 def test_metadata_is_kept(suffix, tmp_path):
     path = tmp_path / f"state{suffix}"
     metadata = {"note": "ünï", "epoch": "3"}
-    path.write_bytes(checkpoints.dumps(path, WHOLE, metadata | {"crc_num": "5"}))
+    path.write_bytes(checkpoints.dumps(path, WHOLE, metadata))
     assert checkpoints.read(path).metadata == metadata
+
+
+def test_metadata_of_the_file_itself_is_not_passed_on(tmp_path):
+    path = tmp_path / "state.safetensors"
+    save_file({"a": np.ones(2)}, path, {"format": "ms", "crc_num": "5", "note": "x"})
+    assert checkpoints.read(path).metadata == {"note": "x"}
 
 
 @pytest.mark.parametrize(("flavour", "expected"), [("mindspore", "ms"), ("pytorch", "pt")])
 def test_safetensors_tell_the_framework(flavour, expected, tmp_path):
     path = tmp_path / "state.safetensors"
-    content = checkpoints.dumps(path, WHOLE, {"format": "np"}, flavour=flavour)
+    content = checkpoints.dumps(path, WHOLE, flavour=flavour)
     path.write_bytes(content)
     with safe_open(path, framework="numpy") as file:
         assert file.metadata() == {"format": expected}

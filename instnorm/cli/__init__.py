@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from instnorm import __version__
-from instnorm.cli import convert, info, train
+from instnorm.cli import convert, differences, info, train
 from instnorm.cli.errors import CommandError
 
 __all__ = ["main"]
@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     for module, summary in (
         (train, "train a small net with and without instance norm, and compare"),
         (convert, "rename the instance norms of a checkpoint for PyTorch or MindSpore"),
+        (differences, "print what PyTorch, MindSpore and this package do differently"),
         (info, "tell how the package was built, and what it runs on"),
     ):
         command = commands.add_parser(
