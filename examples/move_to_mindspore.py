@@ -27,7 +27,8 @@ for change in changes:
 
 mindspores = network(nn.mindspore.InstanceNorm2d)
 mindspores.load_state_dict(state)
-print("Same output:", np.array_equal(mindspores(image).numpy(), pytorchs(image).numpy()))
+outputs = [net(image).detach().numpy() for net in (pytorchs, mindspores)]
+print("Same output:", np.array_equal(*outputs))
 
 
 # --- Back ---------------------------------------------------------------------------

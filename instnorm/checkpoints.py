@@ -10,6 +10,7 @@ from __future__ import annotations
 import binascii
 import importlib
 import io
+import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -159,8 +160,6 @@ def _read_safetensors(content: bytes) -> Checkpoint:
 
 def _safetensors_metadata(content: bytes) -> dict[str, str]:
     # The length of a JSON header, and the header: deserialize() leaves the metadata out.
-    import json
-
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = sorted(header.get("__metadata__", {}).items())
     # Those two speak of the file itself: the framework that wrote it, and its check sum.
@@ -200,9 +199,8 @@ def _dump_npz(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:  # savez takes no array by the name of "file"
         for name, array in arrays.items():
-            member = io.BytesIO()
-            np.lib.format.write_array(member, array, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
     return file.getvalue()
 
 
@@ -293,6 +291,8 @@ def _read_ckpt(content: bytes) -> Checkpoint:
         raise CheckpointError(
             f"not a MindSpore checkpoint, or an encrypted one ({error})"
         ) from error
+    if not message.value:
+        raise CheckpointError("holds nothing")
     tensors: dict[str, Any] = {}
     parts: dict[str, list[bytes]] = {}
     for value in message.value:

@@ -220,7 +220,8 @@ def state_dict(
     told by `model` or by `norms` and `others`; what neither decides is refused, never
     guessed. Entries that cannot be an instance norm's, such as the weight and bias of
     a convolution, are not in question. Where the state is that of one layer, its names
-    without any dot, it is taken for an instance norm.
+    without any dot, it is taken for an instance norm. Other norms keep their names, even
+    where MindSpore has others for them.
 
     Parameters
     ----------

@@ -26,12 +26,12 @@ def all_of(*checks: Check) -> Check:
     return lambda framework: all(check(framework) for check in checks)
 
 
-def raises(error: type[Exception] | tuple[type[Exception], ...], run: Callable[[], object]) -> bool:
-    """Tell whether this raises the error."""
+def raises(error: type[Exception], run: Callable[..., object], *args: Any, **kwargs: Any) -> bool:
+    """Tell whether this call raises the error."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            run()
+            run(*args, **kwargs)
     except error:
         return True
     return False
@@ -67,7 +67,7 @@ def takes(**options: Any) -> Check:
 
 def refuses(error: type[Exception], **options: Any) -> Check:
     """Whether making a layer so raises the error."""
-    return lambda f: raises(error, lambda: f.layer(**options))
+    return lambda f: raises(error, f.layer, **options)
 
 
 def input_is(name: str) -> Check:
@@ -155,7 +155,7 @@ def _works_batched(f: Any) -> bool:
 def one_rank_each(f: Any) -> bool:
     """Whether inputs of any other number of axes are refused."""
     return all(
-        raises(ValueError, lambda r=r, n=n: f.call(f.layer(rank=r), normal(*(3,) * n)))  # type: ignore[misc]
+        raises(ValueError, f.call, f.layer(rank=r), normal(*(3,) * n))
         for r in (1, 2, 3)
         for n in range(2, 7)
         if n not in (r + 1, r + 2)
@@ -173,10 +173,7 @@ def takes_unbatched(f: Any) -> bool:
 
 def refuses_unbatched(f: Any) -> bool:
     """Whether (C, spatial...) is refused."""
-    return all(
-        raises(ValueError, lambda r=r: f.call(f.layer(rank=r), _inputs(r)[1]))  # type: ignore[misc]
-        for r in (1, 2, 3)
-    )
+    return all(raises(ValueError, f.call, f.layer(rank=r), _inputs(r)[1]) for r in (1, 2, 3))
 
 
 def wrong_channels_warn(tracking: type[Exception]) -> Check:
@@ -189,8 +186,8 @@ def wrong_channels_warn(tracking: type[Exception]) -> Check:
             f.call(f.layer(4), x)
         return (
             [w.category for w in caught] == [UserWarning]
-            and raises(ValueError, lambda: f.call(f.layer(4, affine=True), x))
-            and raises(tracking, lambda: f.call(f.layer(4, track_running_stats=True), x))
+            and raises(ValueError, f.call, f.layer(4, affine=True), x)
+            and raises(tracking, f.call, f.layer(4, track_running_stats=True), x)
         )
 
     return check
@@ -199,14 +196,13 @@ def wrong_channels_warn(tracking: type[Exception]) -> Check:
 def wrong_channels_raise(f: Any) -> bool:
     """Whether a wrong number of channels is always an error."""
     return all(
-        raises(ValueError, lambda a=a: f.call(f.layer(4, affine=a), normal(2, 3, 4, 4)))  # type: ignore[misc]
-        for a in (True, False)
+        raises(ValueError, f.call, f.layer(4, affine=a), normal(2, 3, 4, 4)) for a in (True, False)
     )
 
 
 def one_element_raises(f: Any) -> bool:
     """Whether one spatial element is refused where its own statistics would be used."""
-    return raises(ValueError, lambda: f.call(f.layer(), normal(2, 3, 1, 1)))
+    return raises(ValueError, f.call, f.layer(), normal(2, 3, 1, 1))
 
 
 def one_element_is_evaluated(f: Any) -> bool:
@@ -226,7 +222,7 @@ def has_no_kernel(f: Any) -> bool:
 
 def one_element_gets_to_the_kernel(f: Any) -> bool:
     """Whether one spatial element passes all checks, and only a kernel is wanting."""
-    return raises(RuntimeError, lambda: f.call(f.layer(), normal(2, 3, 1, 1)))
+    return raises(RuntimeError, f.call, f.layer(), normal(2, 3, 1, 1))
 
 
 def takes_dtypes(*dtypes: str) -> Check:
@@ -236,10 +232,7 @@ def takes_dtypes(*dtypes: str) -> Check:
 
 def refuses_dtypes(error: type[Exception], *dtypes: str) -> Check:
     """Whether these raise the error."""
-    return lambda f: all(
-        raises(error, lambda d=d: f.output_dtype(f.layer(), d))  # type: ignore[misc]
-        for d in dtypes
-    )
+    return lambda f: all(raises(error, f.output_dtype, f.layer(), d) for d in dtypes)
 
 
 def takes_parameters_of_any_dtype(f: Any) -> bool:
@@ -253,7 +246,7 @@ def takes_half_with_float32(f: Any) -> bool:
     return all(
         f.output_dtype(_layer_of(f, "float32"), d) == d for d in ("float16", "bfloat16")
     ) and all(
-        raises(RuntimeError, lambda p=p, d=d: f.output_dtype(_layer_of(f, p), d))  # type: ignore[misc]
+        raises(RuntimeError, f.output_dtype, _layer_of(f, p), d)
         for p, d in (("float32", "float64"), ("float64", "float32"), ("float16", "float32"))
     )
 
@@ -261,7 +254,7 @@ def takes_half_with_float32(f: Any) -> bool:
 def takes_float32_parameters_alone(f: Any) -> bool:
     """Whether a layer of another dtype can be made, and raises TypeError when it is called."""
     return all(
-        raises(TypeError, lambda p=p, d=d: f.output_dtype(_layer_of(f, p), d))  # type: ignore[misc]
+        raises(TypeError, f.output_dtype, _layer_of(f, p), d)
         for p in ("float16", "float64")
         for d in ("float16", "float32")
     )

@@ -35,13 +35,16 @@ def as_text(width: int) -> str:
     width : int
         In characters.
     """
-    column = (width - len(GAP) * (len(COLUMNS) - 1)) // len(COLUMNS)
-    layout = _table if column >= NARROWEST else _list
+    layout = _table if _column(width) >= NARROWEST else _list
     return "\n\n".join("\n".join(layout(section, width)) for section in SECTIONS)
 
 
+def _column(width: int) -> int:
+    return (width - len(GAP) * (len(COLUMNS) - 1)) // len(COLUMNS)
+
+
 def _table(section: Section, width: int) -> Iterator[str]:
-    column = (width - len(GAP) * (len(COLUMNS) - 1)) // len(COLUMNS)
+    column = _column(width)
     line = GAP.join("-" * column for _ in COLUMNS)
     yield section.title
     yield line

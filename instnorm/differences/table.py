@@ -6,7 +6,6 @@ torch.nn.InstanceNorm2d", row by row.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 from instnorm.differences import checks as c
@@ -22,8 +21,7 @@ class Cell(NamedTuple):
     check: Check | None
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One difference.
 
     Attributes
@@ -33,9 +31,8 @@ class Row:
         What torch.nn.InstanceNorm2d and mindspore.nn.InstanceNorm2d do.
     instnorm : str
         What this package does.
-    nn, nn_mindspore : Check or None
-        The checks of its two flavours; by default those of the frameworks' cells,
-        which the flavours follow.
+    nn, nn_mindspore : Check, optional
+        What the flavours do, where it is not what their frameworks do.
     """
 
     topic: str
@@ -45,9 +42,15 @@ class Row:
     nn: Check | None = None
     nn_mindspore: Check | None = None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "nn", self.nn or self.pytorch.check)
-        object.__setattr__(self, "nn_mindspore", self.nn_mindspore or self.mindspore.check)
+    @property
+    def nn_check(self) -> Check | None:
+        """The check of PyTorch's flavour."""
+        return self.nn or self.pytorch.check
+
+    @property
+    def nn_mindspore_check(self) -> Check | None:
+        """The check of MindSpore's flavour."""
+        return self.nn_mindspore or self.mindspore.check
 
 
 class Section(NamedTuple):
