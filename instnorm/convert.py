@@ -522,15 +522,25 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 
 def _is_filled(value: Any, fill: float) -> bool:
-    array = value.data if isinstance(value, Tensor) else value
-    return bool((array == fill).all())
+    return bool((_comparable(value) == fill).all())
 
 
 def _filled_like(value: Any, fill: float) -> Any:
-    if hasattr(value, "new_full"):  # PyTorch's tensors
+    if _is_torchs(value):
         return value.detach().new_full(tuple(value.shape), fill)
-    array = value.data if isinstance(value, Tensor) else np.asarray(value)
+    array = _comparable(value)
     return np.full(array.shape, fill, array.dtype)
+
+
+def _comparable(value: Any) -> Any:
+    """Return an ndarray, but for PyTorch's tensors: NumPy does not have all of their dtypes."""
+    if isinstance(value, Tensor):
+        return value.data
+    return value if _is_torchs(value) else np.asarray(value)
+
+
+def _is_torchs(value: object) -> bool:
+    return any(base.__module__.partition(".")[0] == "torch" for base in type(value).__mro__)
 
 
 def _check_choice(name: str, value: object, choices: Any) -> None:

@@ -1,7 +1,5 @@
 """Moving state between the flavours: layers, whole models, and the files of both frameworks."""
 
-import binascii
-import importlib.util
 import os
 import re
 from pathlib import Path
@@ -629,33 +627,3 @@ def test_bad_input_ends_in_one_line(arguments, message, saved, tmp_path, capsys)
     assert error.startswith("instnorm: error: ")
     assert error.count("\n") == 1
     assert sorted(os.listdir(tmp_path)) == before
-
-
-# --- beside MindSpore, where it is installed --------------------------------------
-
-
-@pytest.mark.skipif(not importlib.util.find_spec("mindspore"), reason="takes MindSpore")
-def test_mindspore_reads_what_is_written(tmp_path):
-    import mindspore
-
-    net = mindspore.nn.SequentialCell(
-        mindspore.nn.Conv2d(1, 4, 3, has_bias=True), mindspore.nn.InstanceNorm2d(4)
-    )
-    source = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.InstanceNorm2d(4, affine=True))
-    path = tmp_path / "net.ckpt"
-    for parameter in source.parameters():
-        torch.nn.init.normal_(parameter)
-    state = {name: value.numpy() for name, value in source.state_dict().items()}
-    converted = convert.state_dict(state, to="mindspore", model=source).state
-    path.write_bytes(checkpoints.dumps(path, converted))
-    assert mindspore.load_param_into_net(net, mindspore.load_checkpoint(str(path))) == ([], [])
-    for name, parameter in net.parameters_dict().items():
-        np.testing.assert_array_equal(parameter.asnumpy(), converted[name])
-
-    mindspore.save_checkpoint(net, str(tmp_path / "again.ckpt"))
-    again = checkpoints.read(tmp_path / "again.ckpt").arrays
-    assert_same(convert.state_dict(again, to="pytorch", model=net).state, state)
-
-
-def test_the_check_sum_is_that_of_the_message():
-    assert int.from_bytes(MINDSPORE_FILE[-10:], "big") == binascii.crc32(MINDSPORE_FILE[:-17])
