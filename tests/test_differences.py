@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -169,3 +171,15 @@ def test_the_command_prints_it(arguments, expected, capsys, monkeypatch):
 def test_an_unknown_format(capsys):
     assert cli.main(["differences", "--format", "html"]) == 2
     assert "argument --format: invalid choice: 'html'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["differences"], ["info"]])
+def test_a_reader_that_has_enough(arguments):
+    with subprocess.Popen(
+        [sys.executable, "-m", "instnorm", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == cli.BROKEN_PIPE

@@ -7,6 +7,7 @@ only when it runs.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -17,8 +18,9 @@ from instnorm.cli.errors import CommandError
 
 __all__ = ["main"]
 
-# What a shell reports for a program that Ctrl-C ended: 128 + SIGINT.
+# What a shell reports for a program that a signal ended: 128 + SIGINT, Ctrl-C, and SIGPIPE.
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, 1 (the command failed), 2 (bad input) or 130 (Ctrl-C).
+        The exit status: 0, 1 (the command failed), 2 (bad input), 130 (Ctrl-C) or 141
+        (who reads the output, such as head, has closed it).
 
     Examples
     --------
@@ -48,7 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help(sys.stderr)
             return 2
         run: Callable[[argparse.Namespace], int] = args.run
-        return run(args)
+        status = run(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Else Python would write the rest when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except CommandError as error:
         print(f"instnorm: error: {error}", file=sys.stderr)
         return error.status
