@@ -7,18 +7,20 @@ only when it runs.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from instnorm import __version__
-from instnorm.cli import info, train
+from instnorm.cli import convert, differences, info, train
 from instnorm.cli.errors import CommandError
 
 __all__ = ["main"]
 
-# What a shell reports for a program that Ctrl-C ended: 128 + SIGINT.
+# What a shell reports for a program that a signal ended: 128 + SIGINT, Ctrl-C, and SIGPIPE.
 INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, 1 (the command failed), 2 (bad input) or 130 (Ctrl-C).
+        The exit status: 0, 1 (the command failed), 2 (bad input), 130 (Ctrl-C) or 141
+        (who reads the output, such as head, has closed it).
 
     Examples
     --------
@@ -48,7 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help(sys.stderr)
             return 2
         run: Callable[[argparse.Namespace], int] = args.run
-        return run(args)
+        status = run(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Else Python would write the rest when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except CommandError as error:
         print(f"instnorm: error: {error}", file=sys.stderr)
         return error.status
@@ -75,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for module, summary in (
         (train, "train a small net with and without instance norm, and compare"),
+        (convert, "rename the instance norms of a checkpoint for PyTorch or MindSpore"),
+        (differences, "print what PyTorch, MindSpore and this package do differently"),
         (info, "tell how the package was built, and what it runs on"),
     ):
         command = commands.add_parser(

@@ -27,13 +27,13 @@ def prepare_folder(folder: Path) -> None:
         raise _not_writable(folder, error) from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, argument: str = "--out") -> None:
     """Write a file under a temporary name beside its own, and move it there when complete.
 
     Raises
     ------
     CommandError
-        If it cannot be written. The file is then as it was before.
+        If it cannot be written; it names the argument. The file is then as it was before.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -43,13 +43,13 @@ def write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise _not_writable(path, error) from error
+        raise _not_writable(path, error, argument) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _not_writable(path: Path, error: OSError) -> CommandError:
+def _not_writable(path: Path, error: OSError, argument: str = "--out") -> CommandError:
     return CommandError(
-        f"argument --out: cannot write to {str(path)!r} ({error.strerror}), "
+        f"argument {argument}: cannot write to {str(path)!r} ({error.strerror}), "
         "expected a folder that can be written to"
     )

@@ -1,0 +1,81 @@
+"""`instnorm convert`: rename the instance norms of a checkpoint file for the other framework."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from instnorm import checkpoints, convert
+from instnorm.cli.errors import CommandError
+from instnorm.cli.files import write_whole
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    suffixes = ", ".join(checkpoints.SUFFIXES)
+    add = parser.add_argument
+    add("input", type=Path, metavar="IN", help=f"the file to read: {suffixes}")
+    add("output", type=Path, metavar="OUT", help="the file to write, of the same suffixes")
+    add("--to", choices=("mindspore", "pytorch"), required=True, help="whose names to write")
+    add(
+        "--norms",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="name of a layer that is an instance norm, or of several by *, ? and [...]; "
+        "'*' where the model has no other norm; may be given again",
+    )
+    add(
+        "--others",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="name of a layer that looks like an instance norm and is none; may be given again",
+    )
+    add(
+        "--running-stats",
+        choices=("drop", "keep"),
+        default="refuse",
+        help="leave running statistics, which MindSpore ignores, out, or store them all the same "
+        "(default: refuse a file that has them)",
+    )
+    add("--key", metavar="NAME", help="which state dict to read of a PyTorch file of several")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert the file, and list what was renamed."""
+    try:
+        checkpoint = checkpoints.read(args.input, key=args.key)
+        converted = convert.state_dict(
+            checkpoint.arrays,
+            to=args.to,
+            norms=args.norms,
+            others=args.others,
+            running_stats=args.running_stats,
+        )
+        content = checkpoints.dumps(
+            args.output, converted.state, checkpoint.metadata, flavour=args.to
+        )
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    write_whole(args.output, content, argument="OUT")
+    print(_listing(args, checkpoint, converted))
+    return 0
+
+
+def _listing(
+    args: argparse.Namespace,
+    checkpoint: checkpoints.Checkpoint,
+    converted: convert.Converted,
+) -> str:
+    rows = [(change.old or "(new)", change.new or "(left out)") for change in converted.changes]
+    width = max((len(old) for old, _ in rows), default=0)
+    renamed = {change.old for change in converted.changes}
+    unchanged = sum(name not in renamed for name in checkpoint.arrays)
+    lines = [f"{args.input} -> {args.output}", *(f"  {old:<{width}} -> {new}" for old, new in rows)]
+    lines.append(f"{unchanged} {'entry' if unchanged == 1 else 'entries'} unchanged")
+    if checkpoint.metadata and not checkpoints.holds_metadata(args.output):
+        lines.append(f"metadata left out: {', '.join(checkpoint.metadata)}")
+    return "\n".join(lines)
