@@ -17,12 +17,14 @@ test: $(VENV)/test        ## Run the test suite
 	$(BIN)/python -m pytest
 
 test-mindspore: $(MINDSPORE)/test  ## Compare with the real MindSpore, in an environment of its own
-	$(MINDSPORE)/bin/python -m pytest tests/test_mindspore_side_by_side.py
+	$(MINDSPORE)/bin/python -m pytest tests/test_mindspore_side_by_side.py \
+		tests/test_convert_mindspore.py
+	$(MINDSPORE)/bin/python -m pytest tests/test_differences.py -k mindspore_does
 
 lint: $(VENV)/lint        ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint instnorm/*.pyx
+	$(BIN)/cython-lint instnorm/*.pyx instnorm/kernels/*.pxi
 	$(BIN)/mypy
 
 build: $(VENV)/lint       ## Make the sdist, and the wheel from it, in dist/
@@ -66,6 +68,6 @@ $(VENV)/test $(VENV)/peers: $(VENV)/%: $(VENV)/python $(SOURCES)
 $(MINDSPORE)/test: $(SOURCES)
 	@echo "Setting up $(MINDSPORE): this takes some minutes, once"
 	$(PYTHON) -m venv $(MINDSPORE)
-	$(MINDSPORE)/bin/python -m pip install --quiet --editable ".[mindspore]" mindspore==2.10.0 \
+	$(MINDSPORE)/bin/python -m pip install --quiet --editable ".[convert,mindspore]" mindspore==2.10.0 \
 		pytest pytest-timeout
 	touch $@

@@ -121,7 +121,7 @@ def instance_norm(
             [-0.7071, -0.7071,  1.4142]]])
     """
     if mean is None and var is None and out is None:
-        small = kernels.forward_small(x, weight, bias, eps)
+        small: tuple[Array, Array, Array] | None = kernels.forward_small(x, weight, bias, eps)
         if small is not None:
             return small if return_stats else small[0]
     x = _float_array(x, "x")
@@ -219,7 +219,9 @@ def instance_norm_backward(
     (array([[[ 0.2291, -0.3436,  0.1145]]]), array([-1.069]), array([1.]))
     """
     if out is None:
-        small = kernels.backward_small(grad_output, x, weight, mean, rstd, use_input_stats)
+        small: tuple[Array, Array, Array] | None = kernels.backward_small(
+            grad_output, x, weight, mean, rstd, use_input_stats
+        )
         if small is not None:
             return small
     x = _float_array(x, "x")

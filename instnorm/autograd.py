@@ -521,7 +521,7 @@ class _Leaves:
                 )
                 leaf._grad = _tensor.Tensor._of(array if unseen else _copy_like(array, leaf.data))
             else:
-                leaf.grad = _tensor.Tensor._of(np.asarray(leaf.grad.data + gradient.data))
+                leaf._grad = _tensor.Tensor._of(np.asarray(leaf._grad.data + gradient.data))
         return ()
 
 
