@@ -25,8 +25,11 @@ def forward(
     mean: _Doubles,
     rstd: _Doubles,
     eps: float,
+    channels_last: bool = False,
 ) -> None: ...
-def statistics(x: _Floats, mean: _Doubles, rstd: _Doubles, eps: float) -> None: ...
+def statistics(
+    x: _Floats, mean: _Doubles, rstd: _Doubles, eps: float, channels_last: bool = False
+) -> None: ...
 def forward_given(
     x: _Floats,
     y: _Floats,
@@ -34,6 +37,7 @@ def forward_given(
     bias: _Floats | None,
     mean: _Doubles,
     rstd: _Doubles,
+    channels_last: bool = False,
 ) -> None: ...
 def backward(
     grad_output: _Floats,
@@ -45,6 +49,7 @@ def backward(
     grad_weight: _Doubles,
     grad_bias: _Doubles,
     through_statistics: bool,
+    channels_last: bool = False,
 ) -> None: ...
 def forward_small(
     x: Any, weight: Any, bias: Any, eps: Any

@@ -55,6 +55,9 @@ cdef enum:
     SAMPLES = 4           # steps of LANES that a block's pilot is the mean of
     STEP = 16             # elements of the last pass that are computed together
     CHUNK = 512           # half precision elements that are widened together
+    TILE = 8              # wide pixels of the last pass that are computed together
+    BLOCK_LAST = 65536    # elements of a block in channels-last memory, about
+    NUMBERS = 5           # arrays of a wide pixel that the last pass needs at most
     # Below this many elements a thread team costs more than it gives.
     # A team also waits, for milliseconds, where another library's idle threads spin on the
     # processors, as OpenBLAS's do after each matrix product: so not for what takes less.
@@ -65,12 +68,15 @@ cdef enum:
     # Bytes of an output that the caches do not hold, and of a row that is worth streaming.
     STREAM_ABOVE = 16777216
     STREAM_ROW = 2048
+    # Bytes of a channels-last sample that one processor's own cache does not hold.
+    SHARE_ABOVE = 1048576
 
 include "kernels/machine.pxi"
 include "kernels/half.pxi"
 include "kernels/statistics.pxi"
 include "kernels/forward.pxi"
 include "kernels/backward.pxi"
+include "kernels/channels_last.pxi"
 
 HAS_OPENMP = bool(INSTNORM_HAS_OPENMP)
 HAS_FMA = bool(INSTNORM_HAS_FMA)
@@ -122,6 +128,8 @@ cdef inline bint split_inside_rows(Py_ssize_t rows, Py_ssize_t length, int threa
 
 
 cdef struct Geometry:
+    bint channels_last      # memory is (N, pixels, C)
+    Py_ssize_t samples      # N
     Py_ssize_t rows         # N * C
     Py_ssize_t channels
     Py_ssize_t length       # product of the spatial sizes
@@ -130,8 +138,8 @@ cdef struct Geometry:
     bint inside             # whether threads share each row
 
 
-cdef Geometry geometry_of(cnp.ndarray x) except *:
-    """How to walk an array of shape (N, C, spatial...), and by how many threads."""
+cdef Geometry geometry_of(cnp.ndarray x, bint channels_last) except *:
+    """How to walk an array of shape (N, C, spatial...), or (N, spatial..., C)."""
     cdef Geometry shape
     if cnp.PyArray_NDIM(x) < 2:
         raise ValueError(f"x has {cnp.PyArray_NDIM(x)} axes, expected (N, C, spatial...)")
@@ -141,8 +149,10 @@ cdef Geometry geometry_of(cnp.ndarray x) except *:
             f"x has dtype {x.dtype}, expected float32, float64, float16, "
             "or uint16 for the bits of bfloat16"
         )
-    shape.channels = cnp.PyArray_DIM(x, 1)
-    shape.rows = cnp.PyArray_DIM(x, 0) * shape.channels
+    shape.channels_last = channels_last
+    shape.samples = cnp.PyArray_DIM(x, 0)
+    shape.channels = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1 if channels_last else 1)
+    shape.rows = shape.samples * shape.channels
     shape.length = cnp.PyArray_SIZE(x) // shape.rows if shape.rows else 0
     shape.threads = threads_for(shape.rows * shape.length)
     shape.inside = split_inside_rows(shape.rows, shape.length, shape.threads)
@@ -154,7 +164,7 @@ cdef inline bint worth_streaming(
 ) noexcept nogil:
     """Whether to write past the cache: the result would not stay there anyway."""
     return (
-        x != y and shape.length * itemsize >= STREAM_ROW
+        x != y and (shape.channels_last or shape.length * itemsize >= STREAM_ROW)
         and shape.rows * shape.length * itemsize >= STREAM_ABOVE
     )
 
@@ -202,7 +212,18 @@ cdef bint forward_any(
 ) noexcept nogil:
     """Choose the way to walk the rows. False: no memory."""
     cdef bint stream = worth_streaming(x, y, shape, sizeof(element))
-    if shape.length <= SHORT:
+    if shape.channels_last:
+        if element is double:
+            return forward_channels_last(
+                x, y, shape.samples, grid_of(shape.length, shape.channels), affine, eps,
+                mean, rstd, shape.threads, stream, <double>0,
+            )
+        else:
+            return forward_channels_last(
+                x, y, shape.samples, grid_of(shape.length, shape.channels), affine, eps,
+                mean, rstd, shape.threads, stream, <float>0,
+            )
+    elif shape.length <= SHORT:
         forward_short(x, y, shape.rows, shape.length, affine, eps, mean, rstd, shape.threads)
     elif shape.inside:
         return forward_by_blocks(
@@ -216,16 +237,18 @@ cdef bint forward_any(
 
 
 def forward(
-    cnp.ndarray x,          # IN  (N, C, spatial...), float32, float64, float16, bfloat16 bits
+    cnp.ndarray x,          # IN  (N, C, spatial...), or (N, spatial..., C) if channels_last;
+                            #     float32, float64, float16, or uint16: bits of bfloat16
     cnp.ndarray y,          # OUT as x; may be x
     weight,                 # IN  (C,) float32 or float64, or None
     bias,                   # IN  (C,) float32 or float64, or None
     cnp.ndarray mean,       # OUT (N, C) float64
     cnp.ndarray rstd,       # OUT (N, C) float64
     double eps,
+    bint channels_last=False,
 ):
     """Instance normalization of x into y by x's own statistics."""
-    cdef Geometry shape = geometry_of(x)
+    cdef Geometry shape = geometry_of(x, channels_last)
     cdef Py_ssize_t size = shape.rows * shape.length
     cdef Affine affine = affine_from(weight, bias, shape.channels)
     cdef void *x_data = checked(x, "x", shape.typenum, size, False)
@@ -252,55 +275,92 @@ def forward(
         raise MemoryError("no memory for the partial sums")
 
 
+cdef bint statistics_any(
+    const element *x, Geometry shape, double eps, double *mean, double *rstd
+) noexcept nogil:
+    """False: no memory."""
+    cdef Affine affine
+    if not shape.channels_last:
+        statistics_by_rows(x, shape.rows, shape.length, eps, mean, rstd, shape.threads)
+        return True
+    affine.weight = NULL
+    affine.bias = NULL
+    if element is double:
+        return forward_channels_last(
+            x, <element *>NULL, shape.samples, grid_of(shape.length, shape.channels), affine, eps,
+            mean, rstd, shape.threads, False, <double>0,
+        )
+    else:
+        return forward_channels_last(
+            x, <element *>NULL, shape.samples, grid_of(shape.length, shape.channels), affine, eps,
+            mean, rstd, shape.threads, False, <float>0,
+        )
+
+
 def statistics(
-    cnp.ndarray x,          # IN  (N, C, spatial...), as in forward
+    cnp.ndarray x,          # IN  as in forward
     cnp.ndarray mean,       # OUT (N, C) float64
     cnp.ndarray rstd,       # OUT (N, C) float64
     double eps,
+    bint channels_last=False,
 ):
-    """The mean and 1 / sqrt(var + eps) of each row of x."""
-    cdef Geometry shape = geometry_of(x)
-    cdef Py_ssize_t rows = shape.rows, length = shape.length
-    cdef void *data = checked(x, "x", shape.typenum, rows * length, False)
-    cdef double *mean_data = <double *>checked(mean, "mean", cnp.NPY_DOUBLE, rows, True)
-    cdef double *rstd_data = <double *>checked(rstd, "rstd", cnp.NPY_DOUBLE, rows, True)
-    if rows * length == 0:
+    """The mean and 1 / sqrt(var + eps) of each channel of each sample of x."""
+    cdef Geometry shape = geometry_of(x, channels_last)
+    cdef Py_ssize_t size = shape.rows * shape.length
+    cdef void *data = checked(x, "x", shape.typenum, size, False)
+    cdef double *mean_data = <double *>checked(mean, "mean", cnp.NPY_DOUBLE, shape.rows, True)
+    cdef double *rstd_data = <double *>checked(rstd, "rstd", cnp.NPY_DOUBLE, shape.rows, True)
+    cdef bint done
+    if size == 0:
         return
     with nogil:
         if shape.typenum == cnp.NPY_FLOAT:
-            statistics_by_rows(
-                <float *>data, rows, length, eps, mean_data, rstd_data, shape.threads)
+            done = statistics_any(<float *>data, shape, eps, mean_data, rstd_data)
         elif shape.typenum == cnp.NPY_DOUBLE:
-            statistics_by_rows(
-                <double *>data, rows, length, eps, mean_data, rstd_data, shape.threads)
+            done = statistics_any(<double *>data, shape, eps, mean_data, rstd_data)
         elif shape.typenum == cnp.NPY_FLOAT16:
-            statistics_by_rows(
-                <float16 *>data, rows, length, eps, mean_data, rstd_data, shape.threads)
+            done = statistics_any(<float16 *>data, shape, eps, mean_data, rstd_data)
         else:
-            statistics_by_rows(
-                <bfloat16 *>data, rows, length, eps, mean_data, rstd_data, shape.threads)
+            done = statistics_any(<bfloat16 *>data, shape, eps, mean_data, rstd_data)
+    if not done:
+        raise MemoryError("no memory for the partial sums")
 
 
-cdef void forward_given_any(
+cdef bint forward_given_any(
     const element *x, element *y, Geometry shape, Affine affine,
     const double *mean, const double *rstd,
 ) noexcept nogil:
-    apply_by_blocks(
-        x, y, shape.rows, shape.length, affine, mean, rstd, shape.threads,
-        worth_streaming(x, y, shape, sizeof(element)),
-    )
+    """False: no memory."""
+    cdef bint stream = worth_streaming(x, y, shape, sizeof(element))
+    if not shape.channels_last:
+        apply_by_blocks(
+            x, y, shape.rows, shape.length, affine, mean, rstd, shape.threads, stream
+        )
+        return True
+    if element is double:
+        return apply_channels_last(
+            x, y, shape.samples, grid_of(shape.length, shape.channels), affine, mean, rstd,
+            shape.threads, stream, <double>0,
+        )
+    else:
+        return apply_channels_last(
+            x, y, shape.samples, grid_of(shape.length, shape.channels), affine, mean, rstd,
+            shape.threads, stream, <float>0,
+        )
 
 
 def forward_given(
-    cnp.ndarray x,          # IN  (N, C, spatial...), as in forward
+    cnp.ndarray x,          # IN  as in forward
     cnp.ndarray y,          # OUT as x; may be x
     weight,                 # IN  (C,) float32 or float64, or None
     bias,                   # IN  (C,) float32 or float64, or None
     cnp.ndarray mean,       # IN  (N, C) float64
     cnp.ndarray rstd,       # IN  (N, C) float64
+    bint channels_last=False,
 ):
     """Instance normalization of x into y by statistics that are given."""
-    cdef Geometry shape = geometry_of(x)
+    cdef Geometry shape = geometry_of(x, channels_last)
+    cdef bint done
     cdef Py_ssize_t size = shape.rows * shape.length
     cdef Affine affine = affine_from(weight, bias, shape.channels)
     cdef void *x_data = checked(x, "x", shape.typenum, size, False)
@@ -311,17 +371,19 @@ def forward_given(
         return
     with nogil:
         if shape.typenum == cnp.NPY_FLOAT:
-            forward_given_any(
+            done = forward_given_any(
                 <float *>x_data, <float *>y_data, shape, affine, mean_data, rstd_data)
         elif shape.typenum == cnp.NPY_DOUBLE:
-            forward_given_any(
+            done = forward_given_any(
                 <double *>x_data, <double *>y_data, shape, affine, mean_data, rstd_data)
         elif shape.typenum == cnp.NPY_FLOAT16:
-            forward_given_any(
+            done = forward_given_any(
                 <float16 *>x_data, <float16 *>y_data, shape, affine, mean_data, rstd_data)
         else:
-            forward_given_any(
+            done = forward_given_any(
                 <bfloat16 *>x_data, <bfloat16 *>y_data, shape, affine, mean_data, rstd_data)
+    if not done:
+        raise MemoryError("no memory for the parameters of a pixel")
 
 
 cdef bint backward_any(
@@ -333,7 +395,20 @@ cdef bint backward_any(
     cdef bint stream = (
         x != grad_input and worth_streaming(grad_output, grad_input, shape, sizeof(element))
     )
-    if shape.length <= SHORT:
+    if shape.channels_last:
+        if element is double:
+            return backward_channels_last(
+                grad_output, x, grad_input, shape.samples,
+                grid_of(shape.length, shape.channels), affine, mean, rstd, through_statistics,
+                sum_grad, sum_product, shape.threads, stream, <double>0,
+            )
+        else:
+            return backward_channels_last(
+                grad_output, x, grad_input, shape.samples,
+                grid_of(shape.length, shape.channels), affine, mean, rstd, through_statistics,
+                sum_grad, sum_product, shape.threads, stream, <float>0,
+            )
+    elif shape.length <= SHORT:
         backward_short(
             grad_output, x, grad_input, shape.rows, shape.length, affine, mean, rstd,
             through_statistics, sum_grad, sum_product, shape.threads,
@@ -352,7 +427,7 @@ cdef bint backward_any(
 
 
 def backward(
-    cnp.ndarray grad_output,    # IN  (N, C, spatial...), as in forward
+    cnp.ndarray grad_output,    # IN  as in forward
     cnp.ndarray x,              # IN  as grad_output
     cnp.ndarray grad_input,     # OUT as grad_output; may be grad_output or x
     weight,                     # IN  (C,) float32 or float64, or None
@@ -361,9 +436,10 @@ def backward(
     cnp.ndarray grad_weight,    # OUT (C,) float64
     cnp.ndarray grad_bias,      # OUT (C,) float64
     bint through_statistics,    # whether mean and rstd are x's own
+    bint channels_last=False,
 ):
     """Gradients of instance normalization for the input, the weight and the bias."""
-    cdef Geometry shape = geometry_of(x)
+    cdef Geometry shape = geometry_of(x, channels_last)
     cdef Py_ssize_t rows = shape.rows, channels = shape.channels, size = rows * shape.length
     cdef Affine affine = affine_from(weight, None, channels)
     cdef void *x_data = checked(x, "x", shape.typenum, size, False)
@@ -457,7 +533,7 @@ def forward_small(x, weight, bias, eps):
     cdef Affine affine
     if not is_small(x) or type(eps) is not float or not 0 <= <double>eps <= 1e300:
         return None
-    shape = geometry_of(x)
+    shape = geometry_of(x, False)
     if not is_parameter(weight, shape.channels) or not is_parameter(bias, shape.channels):
         return None
     affine = affine_from(weight, bias, shape.channels)
