@@ -7,12 +7,15 @@ the outputs allocated in the input's memory layout. Everything above calls these
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
+from numpy.exceptions import AxisError
 
-from instnorm import memory
+from instnorm import layouts, memory
+from instnorm.layouts import Walk
 from instnorm.simd import kernels
 
 __all__ = ["instance_norm", "instance_norm_backward"]
@@ -32,6 +35,7 @@ def instance_norm(
     mean: npt.ArrayLike | None = None,
     var: npt.ArrayLike | None = None,
     eps: float = 1e-5,
+    channel_axis: int = 1,
     out: Array | None = None,
     return_stats: Literal[False] = False,
 ) -> Array: ...
@@ -46,6 +50,7 @@ def instance_norm(
     mean: npt.ArrayLike | None = None,
     var: npt.ArrayLike | None = None,
     eps: float = 1e-5,
+    channel_axis: int = 1,
     out: Array | None = None,
     return_stats: Literal[True],
 ) -> tuple[Array, Array, Array]: ...
@@ -59,6 +64,7 @@ def instance_norm(
     mean: npt.ArrayLike | None = None,
     var: npt.ArrayLike | None = None,
     eps: float = 1e-5,
+    channel_axis: int = 1,
     out: Array | None = None,
     return_stats: bool = False,
 ) -> Array | tuple[Array, Array, Array]:
@@ -81,6 +87,8 @@ def instance_norm(
         the other.
     eps : float, default 1e-5
         Added to the variance; finite and not negative.
+    channel_axis : int, default 1
+        Which axis of `x` is C; -1 for images of shape (N, H, W, C).
     out : ndarray, optional
         Where to write the result: the shape and dtype of `x`. It may be `x` itself,
         which is then normalized in place.
@@ -100,12 +108,18 @@ def instance_norm(
     TypeError
         If an array is not of a float dtype.
     ValueError
-        If a shape does not fit, a statistic is needed and there is just one
+        If a shape or axis does not fit, a statistic is needed and there is just one
         spatial element, `eps` is negative or not finite, or `var` is negative.
 
     See Also
     --------
     instance_norm_backward : the gradients.
+
+    Notes
+    -----
+    Every memory layout works. Arrays whose memory is C-contiguous as (N, C, spatial...) or
+    as (N, spatial..., C), with the spatial axes in any order, are read where they are;
+    others are copied first.
 
     References
     ----------
@@ -120,12 +134,15 @@ def instance_norm(
     array([[[-1.2247,  0.    ,  1.2247],
             [-0.7071, -0.7071,  1.4142]]])
     """
-    if mean is None and var is None and out is None:
+    if mean is None and var is None and out is None and channel_axis == 1:
         small: tuple[Array, Array, Array] | None = kernels.forward_small(x, weight, bias, eps)
         if small is not None:
             return small if return_stats else small[0]
-    x = _float_array(x, "x")
-    _check_rank(x)
+    given = _float_array(x, "x")
+    _check_rank(given)
+    axis = _checked_channel_axis(channel_axis, given.ndim)
+    _check_out(out, "out", given)
+    x = _channels_second(given, axis)
     weight = _parameter(weight, "weight", x.shape[1])
     bias = _parameter(bias, "bias", x.shape[1])
     eps = checked_eps(eps)
@@ -133,26 +150,29 @@ def instance_norm(
     given_rstd = None if var is None else _rstd(_statistic(var, "var", x.shape), eps)
     if given_mean is None or given_rstd is None:
         check_spatial_size(x.shape)
-    _check_out(out, "out", x)
 
-    work = _for_kernel(x)
-    y = _result_for_kernel(work, x, out)
-    work, weight, bias = _apart(work, y), _apart(weight, y), _apart(bias, y)
+    source, walk = _to_walk(x, x.dtype.newbyteorder("="))
+    destination = memory.empty_like(x) if out is None else _channels_second(out, axis)
+    y = _to_write(destination, source.dtype, walk)
+    view, written = _views(walk, source, y)
+    view, weight, bias = _apart(view, written), _apart(weight, written), _apart(bias, written)
     used_mean, used_rstd = np.empty(x.shape[:2]), np.empty(x.shape[:2])
+    last = walk.channels_last
     if x.size == 0:
         used_mean.fill(np.nan)
         used_rstd.fill(np.nan)
     elif given_mean is None and given_rstd is None:
-        kernels.forward(work, y, weight, bias, used_mean, used_rstd, eps)
+        kernels.forward(view, written, weight, bias, used_mean, used_rstd, eps, last)
     else:
         if given_mean is None or given_rstd is None:
-            kernels.statistics(work, used_mean, used_rstd, eps)
+            kernels.statistics(view, used_mean, used_rstd, eps, last)
         if given_mean is not None:
             used_mean[...] = given_mean
         if given_rstd is not None:
             used_rstd[...] = given_rstd
-        kernels.forward_given(work, y, weight, bias, used_mean, used_rstd)
-    result = _delivered(y, x, out)
+        kernels.forward_given(view, written, weight, bias, used_mean, used_rstd, last)
+    _deliver(y, destination)
+    result = _result(destination, axis, out)
     return (result, used_mean, used_rstd) if return_stats else result
 
 
@@ -164,6 +184,7 @@ def instance_norm_backward(
     mean: npt.ArrayLike,
     rstd: npt.ArrayLike,
     use_input_stats: bool = True,
+    channel_axis: int = 1,
     out: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     r"""Gradients of `instance_norm` for its input, weight and bias.
@@ -189,6 +210,8 @@ def instance_norm_backward(
     use_input_stats : bool, default True
         Whether `mean` and `rstd` are functions of `x`, which the gradient then goes
         through. False where they were given: then grad_input is g * weight * rstd.
+    channel_axis : int, default 1
+        Which axis of `x` and `grad_output` is C.
     out : ndarray, optional
         Where to write grad_input: the shape and dtype of `x`. It may be
         `grad_output` or `x` itself.
@@ -218,40 +241,58 @@ def instance_norm_backward(
     >>> grad_input.round(4), grad_weight.round(4), grad_bias
     (array([[[ 0.2291, -0.3436,  0.1145]]]), array([-1.069]), array([1.]))
     """
-    if out is None:
+    if out is None and channel_axis == 1:
         small: tuple[Array, Array, Array] | None = kernels.backward_small(
             grad_output, x, weight, mean, rstd, use_input_stats
         )
         if small is not None:
             return small
-    x = _float_array(x, "x")
-    _check_rank(x)
+    given = _float_array(x, "x")
+    _check_rank(given)
+    axis = _checked_channel_axis(channel_axis, given.ndim)
     grad_output = _float_array(grad_output, "grad_output")
-    if grad_output.shape != x.shape:
+    if grad_output.shape != given.shape:
         raise ValueError(
-            f"grad_output has shape {grad_output.shape}, expected that of x, {x.shape}"
+            f"grad_output has shape {grad_output.shape}, expected that of x, {given.shape}"
         )
+    _check_out(out, "out", given)
+    x = _channels_second(given, axis)
     parameter_dtype = x.dtype if weight is None else np.asarray(weight).dtype
     weight = _parameter(weight, "weight", x.shape[1])
     mean = _for_every_row(_statistic(mean, "mean", x.shape), x.shape)
     rstd = _for_every_row(_statistic(rstd, "rstd", x.shape), x.shape)
-    _check_out(out, "out", x)
 
-    work = _for_kernel(x)
-    grad_work = _for_kernel(grad_output, work.dtype)
-    grad_input = _result_for_kernel(work, x, out)
-    work, weight = _apart(work, grad_input), _apart(weight, grad_input)
-    grad_work = _apart(grad_work, grad_input)
+    same = grad_output.dtype == x.dtype
+    source, walk = _to_walk(x, x.dtype.newbyteorder("=") if same else _wide_dtype(x.dtype))
+    grad, _ = _to_walk(_channels_second(grad_output, axis), source.dtype, walk)
+    destination = memory.empty_like(x) if out is None else _channels_second(out, axis)
+    grad_input = _to_write(destination, source.dtype, walk)
+    view, grad_view, written = _views(walk, source, grad, grad_input)
+    view, grad_view, weight = (
+        _apart(view, written),
+        _apart(grad_view, written),
+        _apart(weight, written),
+    )
     grad_weight, grad_bias = np.empty(x.shape[1]), np.empty(x.shape[1])
     kernels.backward(
-        grad_work, work, grad_input, weight, mean, rstd, grad_weight, grad_bias, use_input_stats
+        grad_view,
+        view,
+        written,
+        weight,
+        mean,
+        rstd,
+        grad_weight,
+        grad_bias,
+        use_input_stats,
+        walk.channels_last,
     )
-    grad_input = _delivered(grad_input, x, out)
+    _deliver(grad_input, destination)
+    result = _result(destination, axis, out)
     if parameter_dtype == grad_weight.dtype:
-        return grad_input, grad_weight, grad_bias
-    # As in `_delivered`: what is beyond the parameters' range is infinite, without a warning.
+        return result, grad_weight, grad_bias
+    # What is beyond the parameters' range is infinite, without a warning.
     with np.errstate(over="ignore"):
-        return grad_input, grad_weight.astype(parameter_dtype), grad_bias.astype(parameter_dtype)
+        return result, grad_weight.astype(parameter_dtype), grad_bias.astype(parameter_dtype)
 
 
 # --- checks of single arguments ---------------------------------------------
@@ -283,10 +324,21 @@ def is_float_dtype(dtype: np.dtype[Any]) -> bool:
 
 
 def _float_array(value: npt.ArrayLike, name: str) -> Array:
-    array = np.asarray(value)
+    array = layouts.array_of(value)
     if not is_float_dtype(array.dtype):
         raise TypeError(f"{name} has dtype {array.dtype}, expected one of {', '.join(_FLOATS)}")
     return array
+
+
+def _checked_channel_axis(axis: int, ndim: int) -> int:
+    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+        raise TypeError(f"channel_axis must be an integer, got {type(axis).__name__}")
+    index = operator.index(axis)
+    if not -ndim <= index < ndim:
+        raise AxisError(index, ndim, "channel_axis")
+    if index % ndim == 0:
+        raise ValueError(f"channel_axis must not be 0, the axis of the samples; got {axis}")
+    return index % ndim
 
 
 def _check_rank(x: Array) -> None:
@@ -303,7 +355,7 @@ def _parameter(value: npt.ArrayLike | None, name: str, channels: int) -> Array |
         raise ValueError(
             f"{name} has shape {array.shape}, expected ({channels},): one for each channel of x"
         )
-    return _for_kernel(array)
+    return _plain(array)
 
 
 @overload
@@ -350,25 +402,42 @@ def _check_out(out: Array | None, name: str, x: Array) -> None:
 # --- between the caller's arrays and the kernels' -----------------------------
 
 
-def _kernel_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def _wide_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Statistics are never computed in half precision."""
     return _FLOAT64 if dtype.char == "d" else _FLOAT32
 
 
-def _for_kernel(array: Array, dtype: np.dtype[Any] | None = None) -> Array:
-    """Return `array` itself where a kernel can walk it, else a copy that it can."""
-    dtype = dtype or _kernel_dtype(array.dtype)
-    flags = array.flags
+def _plain(array: Array) -> Array:
+    """A parameter as float32 or float64, C-contiguous: itself or a copy."""
+    dtype, flags = _wide_dtype(array.dtype), array.flags
     if array.dtype == dtype and array.dtype.isnative and flags.c_contiguous and flags.aligned:
         return array
     return np.array(array, dtype=dtype, order="C")
 
 
-def _result_for_kernel(work: Array, x: Array, out: Array | None) -> Array:
-    """Return `out` where a kernel can write there, else a new array to write to."""
-    if out is not None and work is x and _for_kernel(out) is out:
-        return out
-    return memory.empty(work.shape, work.dtype)
+def _channels_second(array: Array, axis: int) -> Array:
+    return array if axis == 1 else np.moveaxis(array, axis, 1)
+
+
+def _to_walk(array: Array, dtype: np.dtype[Any], walk: Walk | None = None) -> tuple[Array, Walk]:
+    """Return what a kernel can walk, in the given way if any: the array itself or a copy."""
+    if array.dtype == dtype:
+        own = layouts.walk_of(array) if walk is None else walk
+        if own is not None and own.view(array) is not None:
+            return array, own
+    return layouts.dense(array, dtype, walk)
+
+
+def _to_write(destination: Array, dtype: np.dtype[Any], walk: Walk) -> Array:
+    """Return `destination` where a kernel can write there, else a new array to write to."""
+    if destination.dtype == dtype and walk.view(destination) is not None:
+        return destination
+    return layouts.empty(destination.shape, dtype, walk)
+
+
+def _views(walk: Walk, *arrays: Array) -> list[Array]:
+    views = [walk.view(array) for array in arrays]
+    return [view for view in views if view is not None]
 
 
 _A = TypeVar("_A", Array, Array | None)
@@ -382,12 +451,16 @@ def _apart(array: _A, written: Array) -> _A:
     return array if same else array.copy()
 
 
-def _delivered(y: Array, x: Array, out: Array | None) -> Array:
-    """Bring a kernel's result to where, or to the layout in which, the caller wants it."""
-    if y is out or (out is None and y.dtype == x.dtype and x.flags.c_contiguous):
-        return y
-    # A value beyond half precision's range becomes infinite there; no warning is due.
-    with np.errstate(over="ignore"):
-        result = memory.empty_like(x) if out is None else out
-        result[...] = y
-    return result
+def _deliver(y: Array, destination: Array) -> None:
+    """Bring what a kernel wrote to where, or to the layout in which, the caller wants it."""
+    if y is not destination:
+        # A value beyond half precision's range becomes infinite there; no warning is due.
+        with np.errstate(over="ignore"):
+            destination[...] = y
+
+
+def _result(destination: Array, axis: int, out: Array | None) -> Array:
+    """The array to return: `out` itself where given; the channels where the caller has them."""
+    if out is not None:
+        return out
+    return destination if axis == 1 else np.moveaxis(destination, 1, axis)

@@ -78,10 +78,12 @@ def recycled_memory() -> Iterator[None]:
         _memory.leave(before)
 
 
-def empty_like(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """Return an uninitialized array of the same shape, dtype and memory layout."""
+def empty_like(
+    array: npt.NDArray[np.generic], dtype: npt.DTypeLike | None = None
+) -> npt.NDArray[np.generic]:
+    """Return an uninitialized array of the same shape and memory layout."""
     with recycled_memory():
-        return np.empty_like(array, order="K", subok=False)
+        return np.empty_like(array, dtype, order="K", subok=False)
 
 
 def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:

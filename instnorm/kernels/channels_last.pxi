@@ -126,6 +126,8 @@ cdef inline void add_tile(
     while True:
         take(x, wide)
         take(x + STEP, wide + STEP)
+        instnorm_prefetch(x + FLUSH * width)
+        instnorm_prefetch(x + FLUSH * width + STEP)
         for j in range(LANES):
             d = wide[j] - centre[j]
             lane1[j] = lane1[j] + d
@@ -196,13 +198,14 @@ cdef void sum_block(
 ) noexcept nogil:
     cdef Py_ssize_t lanes = HALF if in_double else LANES
     cdef Py_ssize_t count = steps_of(grid, block)
+    cdef Py_ssize_t together = max(count, <Py_ssize_t>1) if in_double else FLUSH
     cdef Py_ssize_t step, size, channel, first, i
     cdef double d
     for i in range(3 * grid.width):
         sums.sum1[i] = 0
     x += block * grid.block * grid.width
-    for step in range((count + FLUSH - 1) // FLUSH):
-        size = min(count - step * FLUSH, <Py_ssize_t>FLUSH)
+    for step in range((count + together - 1) // together):
+        size = min(count - step * together, together)
         for channel in range((grid.width + lanes - 1) // lanes):
             # The last lanes reach back over channels that were added before.
             first = min(channel * lanes, grid.width - lanes)
@@ -245,6 +248,10 @@ cdef inline void add_product_tile(
         take(x + STEP, wide + STEP)
         take(grad_output, grad)
         take(grad_output + STEP, grad + STEP)
+        instnorm_prefetch(x + FLUSH * width)
+        instnorm_prefetch(x + FLUSH * width + STEP)
+        instnorm_prefetch(grad_output + FLUSH * width)
+        instnorm_prefetch(grad_output + FLUSH * width + STEP)
         for j in range(LANES):
             lane1[j] = lane1[j] + grad[j]
             lane2[j] = madd(grad[j], wide[j] - centre[j], lane2[j])
@@ -300,13 +307,14 @@ cdef void sum_products(
 ) noexcept nogil:
     cdef Py_ssize_t lanes = HALF if in_double else LANES
     cdef Py_ssize_t count = steps_of(grid, block)
+    cdef Py_ssize_t together = max(count, <Py_ssize_t>1) if in_double else FLUSH
     cdef Py_ssize_t start = block * grid.block * grid.width
     cdef Py_ssize_t step, size, channel, first, i
     cdef double g
     for i in range(2 * grid.width):
         sums.sum1[i] = 0
-    for step in range((count + FLUSH - 1) // FLUSH):
-        size = min(count - step * FLUSH, <Py_ssize_t>FLUSH)
+    for step in range((count + together - 1) // together):
+        size = min(count - step * together, together)
         for channel in range((grid.width + lanes - 1) // lanes):
             first = min(channel * lanes, grid.width - lanes)
             if in_double:
@@ -512,6 +520,7 @@ cdef inline void line_tile(
         shift[j] = shifts[j]
     while True:
         take(x, wide)
+        instnorm_prefetch(x + TILE * width)
         for j in range(STEP):
             wide[j] = on_line(wide[j], centre[j], scale[j], scale_rest[j], shift[j])
         give(<const floating *>wide, y, stream)
@@ -654,6 +663,8 @@ cdef inline void plane_tile(
     while True:
         take(x, wide)
         take(grad_output, grad)
+        instnorm_prefetch(x + TILE * width)
+        instnorm_prefetch(grad_output + TILE * width)
         for j in range(STEP):
             wide[j] = on_plane(
                 grad[j], wide[j], grad_mean[j], grad_scale[j], centre[j], x_scale[j], shift[j]
@@ -927,7 +938,7 @@ cdef bint backward_sample(
 # --------------------------------------------------------------- all samples
 
 cdef inline int threads_for_samples(
-    Py_ssize_t samples, Py_ssize_t sample_bytes, int threads
+    Py_ssize_t samples, size_t sample_bytes, int threads
 ) noexcept nogil:
     """How many threads take samples of their own; 1: all of them share each sample."""
     if sample_bytes >= SHARE_ABOVE or (samples < 4 * threads and samples % threads != 0):
@@ -943,13 +954,17 @@ cdef bint forward_channels_last(
     """False: no memory."""
     cdef Py_ssize_t n, size = grid.pixels * grid.channels, failed = 0
     cdef int outside = threads_for_samples(samples, size * sizeof(element), threads)
-    cdef int inside = threads if outside == 1 else 1
-    for n in prange(
-        samples, num_threads=outside, schedule="static", use_threads_if=outside > 1
-    ):
+    if outside == 1:  # in a loop of their own: threads inside threads are started each time
+        for n in range(samples):
+            failed += not forward_sample(
+                x + n * size, NULL if y == NULL else y + n * size, grid, affine, eps,
+                mean + n * grid.channels, rstd + n * grid.channels, stream, threads, like,
+            )
+        return failed == 0
+    for n in prange(samples, num_threads=outside, schedule="static"):
         failed += not forward_sample(
             x + n * size, NULL if y == NULL else y + n * size, grid, affine, eps,
-            mean + n * grid.channels, rstd + n * grid.channels, stream, inside, like,
+            mean + n * grid.channels, rstd + n * grid.channels, stream, 1, like,
         )
     return failed == 0
 
@@ -961,13 +976,17 @@ cdef bint apply_channels_last(
     """y from statistics that are given. False: no memory."""
     cdef Py_ssize_t n, size = grid.pixels * grid.channels, failed = 0
     cdef int outside = threads_for_samples(samples, size * sizeof(element), threads)
-    cdef int inside = threads if outside == 1 else 1
-    for n in prange(
-        samples, num_threads=outside, schedule="static", use_threads_if=outside > 1
-    ):
+    if outside == 1:
+        for n in range(samples):
+            failed += not apply_sample(
+                x + n * size, y + n * size, grid, affine,
+                mean + n * grid.channels, rstd + n * grid.channels, stream, threads, like,
+            )
+        return failed == 0
+    for n in prange(samples, num_threads=outside, schedule="static"):
         failed += not apply_sample(
             x + n * size, y + n * size, grid, affine,
-            mean + n * grid.channels, rstd + n * grid.channels, stream, inside, like,
+            mean + n * grid.channels, rstd + n * grid.channels, stream, 1, like,
         )
     return failed == 0
 
@@ -981,14 +1000,20 @@ cdef bint backward_channels_last(
     """False: no memory."""
     cdef Py_ssize_t n, at, size = grid.pixels * grid.channels, failed = 0
     cdef int outside = threads_for_samples(samples, size * sizeof(element), threads)
-    cdef int inside = threads if outside == 1 else 1
-    for n in prange(
-        samples, num_threads=outside, schedule="static", use_threads_if=outside > 1
-    ):
+    if outside == 1:
+        for n in range(samples):
+            at = n * grid.channels
+            failed += not backward_sample(
+                grad_output + n * size, x + n * size, grad_input + n * size, grid, affine,
+                mean + at, rstd + at, through_statistics, sum_grad + at, sum_product + at,
+                stream, threads, like,
+            )
+        return failed == 0
+    for n in prange(samples, num_threads=outside, schedule="static"):
         at = n * grid.channels
         failed += not backward_sample(
             grad_output + n * size, x + n * size, grad_input + n * size, grid, affine,
             mean + at, rstd + at, through_statistics, sum_grad + at, sum_product + at,
-            stream, inside, like,
+            stream, 1, like,
         )
     return failed == 0

@@ -77,6 +77,13 @@ cdef extern from *:
     }
     #endif
 
+    /* Ask for the line at an address, which may lie beyond an array. */
+    #if defined(__GNUC__)
+    #define instnorm_prefetch(address) __builtin_prefetch(address)
+    #else
+    #define instnorm_prefetch(address) ((void)(address))
+    #endif
+
     /* Write 64 bytes to an address that is a multiple of 64, without reading the line into
        the cache first. */
     #if defined(__AVX512F__)
@@ -118,6 +125,7 @@ cdef extern from *:
     bint instnorm_has_avx512() nogil
     float instnorm_madd_float(float a, float b, float c) noexcept nogil
     double instnorm_madd_double(double a, double b, double c) noexcept nogil
+    void instnorm_prefetch(const void *address) noexcept nogil
     double instnorm_total_of_16(const double *lane) noexcept nogil
     void instnorm_stream_line(void *to, const void *source) noexcept nogil
     void instnorm_stream_end() noexcept nogil

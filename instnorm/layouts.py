@@ -1,0 +1,104 @@
+"""Memory layouts: in which order of axes the kernels can walk an array, and arrays to walk.
+
+The kernels walk C-contiguous memory, as (N, C, spatial...) or as (N, spatial..., C), of
+float16, bfloat16, float32 or float64. The order of the spatial axes is nothing to them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from instnorm import memory
+
+__all__ = ["Walk", "dense", "walk_of"]
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+class Walk(NamedTuple):
+    """How to walk an array of shape (N, C, spatial...)."""
+
+    order: tuple[int, ...] | None  # of the axes, such that memory is C-contiguous; None: as it is
+    channels_last: bool
+
+    def view(self, array: Array) -> Array | None:
+        """Return the array as the kernels take it, without a copy; None if it is not so laid out.
+
+        bfloat16, which NumPy's C interface does not know, goes as the bits.
+        """
+        view = array if self.order is None else array.transpose(self.order)
+        flags = view.flags
+        if not (flags.c_contiguous and flags.aligned and array.dtype.isnative):
+            return None
+        if array.dtype.char in "efd":
+            return view
+        return view.view(np.uint16) if array.dtype.name == "bfloat16" else None
+
+
+ROWS = Walk(None, False)
+
+
+def array_of(value: Any) -> Array:
+    """The memory of an array_like, without a copy where it can be had by any protocol."""
+    shows_memory = isinstance(value, np.ndarray) or hasattr(value, "__array__")
+    if not shows_memory and hasattr(value, "__dlpack__"):
+        return np.from_dlpack(value)
+    return np.asarray(value)
+
+
+def walk_of(array: Array) -> Walk | None:
+    """Return how to walk an array of shape (N, C, spatial...); None: a copy is needed.
+
+    Parameters
+    ----------
+    array : ndarray of shape (N, C, spatial...)
+        Of a dtype that the kernels take.
+    """
+    if array.flags.c_contiguous:
+        return ROWS if ROWS.view(array) is not None else None
+    # Axes of one element have any stride: they go first.
+    spatial = sorted(
+        range(2, array.ndim),
+        key=lambda axis: array.strides[axis] if array.shape[axis] > 1 else float("inf"),
+        reverse=True,
+    )
+    for walk in (Walk((0, 1, *spatial), False), Walk((0, *spatial, 1), True)):
+        if walk.view(array) is not None:
+            return walk
+    return None
+
+
+def dense(array: Array, dtype: np.dtype[Any], walk: Walk | None = None) -> tuple[Array, Walk]:
+    """Return a copy that the kernels can walk, and how.
+
+    Parameters
+    ----------
+    array : ndarray of shape (N, C, spatial...)
+        Of any strides.
+    dtype : dtype
+        Of the copy; one that the kernels take.
+    walk : Walk, optional
+        How the copy should be walked; by default as is nearest to the array's own strides.
+    """
+    if walk is None:
+        copy = memory.empty_like(array, dtype)
+        own = walk_of(copy)
+        if own is None:
+            copy, own = memory.empty(array.shape, dtype), ROWS
+    else:
+        copy, own = empty(array.shape, dtype, walk), walk
+    # What is beyond the range of a narrower type becomes infinite there; no warning is due.
+    with np.errstate(over="ignore"):
+        copy[...] = array
+    return copy, own
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any], walk: Walk) -> Array:
+    """Return an uninitialized array of shape (N, C, spatial...) to be walked so."""
+    if walk.order is None:
+        return memory.empty(shape, dtype)
+    array = memory.empty(tuple(shape[axis] for axis in walk.order), dtype)
+    return array.transpose(np.argsort(walk.order))
