@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 SOURCES := setup.py pyproject.toml $(wildcard instnorm/*.pyx)
 
-.PHONY: demo test lint build bench clean
+.PHONY: demo test lint build bench models clean
 
 demo: $(VENV)/demo        ## Train on real digits, with and without instance norm; results in demo/
 	$(BIN)/instnorm train --out demo
@@ -27,8 +27,11 @@ build: $(VENV)/lint       ## Make the sdist, and the wheel from it, in dist/
 bench: $(VENV)/bench      ## Run the benchmarks once on the installed package
 	cd asv_bench && ../$(BIN)/asv machine --yes > /dev/null && ../$(BIN)/asv run --python=same --quick
 
+models: $(VENV)/models    ## Time three real PyTorch models, as they are and converted; results in models/
+	cd asv_bench && ../$(BIN)/python -m models --out ../models
+
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info instnorm/*.c instnorm/*.so
+	rm -rf $(VENV) build dist demo models *.egg-info instnorm/*.c instnorm/*.so
 
 $(VENV)/python:
 	@echo "Setting up .venv: this takes a minute, once"
@@ -42,6 +45,6 @@ $(VENV)/%: $(VENV)/python $(SOURCES)
 
 # PyTorch is the peer that the tests compare with. Only its CPU build will do, and
 # the registry's newest build would bring gigabytes of CUDA: hence the exact version.
-$(VENV)/test: $(VENV)/python $(SOURCES)
-	$(BIN)/python -m pip install --quiet --editable ".[test]" torch==2.13.0
+$(VENV)/test $(VENV)/models: $(VENV)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --editable ".[$(@F)]" torch==2.13.0
 	touch $@

@@ -17,8 +17,8 @@ the largest element) or of all gradients (in the 2-norm); in the layout timed, a
 
 def main():
     parser = argparse.ArgumentParser(prog="models", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("models-results"), help="folder")
-    parser.add_argument("--seconds", type=float, default=30, help="per net and task")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--seconds", type=float, default=20, help="per net and task, of timing")
     parser.add_argument("--net", choices=NETS, action="append", help="all by default")
     options = parser.parse_args()
 

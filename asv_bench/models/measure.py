@@ -10,7 +10,7 @@ from models.worker import Variant, Worker
 
 NORMS = ("PyTorch", "instnorm", "Identity")
 TASKS = ("inference", "training")
-TIMED = [Variant(norm, last) for norm in NORMS for last in (False, True)]
+VARIANTS = [Variant(norm, last) for norm in NORMS for last in (False, True)]
 FEWEST_ROUNDS = 3
 
 
@@ -28,23 +28,23 @@ def measure(net, seconds_per_task):
     """Results of one net: for each task and norm, the faster of both layouts."""
     truth = Worker(net, Variant("float64"))
     truth.ready()
-    exact = {"inference": truth.ask("output"), "training": truth.ask("gradients")}
+    exact = {task: truth.ask("first", task)[0] for task in TASKS}
     truth.close()
 
-    workers = {variant: Worker(net, variant) for variant in TIMED}
+    workers = {variant: Worker(net, variant) for variant in VARIANTS}
     for worker in workers.values():
         worker.ready()
     results = []
     for task in TASKS:
-        peaks = {variant: worker.ask("peak", task) for variant, worker in workers.items()}
-        errors = {v: _error(worker, task, exact[task], v) for v, worker in workers.items()}
-        times = _interleaved(workers, task, seconds_per_task)
-        for norm in NORMS:
-            best = min((v for v in TIMED if v.norm == norm), key=times.__getitem__)
+        errors, peaks = {}, {}
+        for variant, worker in workers.items():
+            result, peaks[variant] = worker.ask("first", task)
+            errors[variant] = _error(result, exact[task], task, variant)
+        for best, seconds in _times(workers, task, seconds_per_task).items():
+            contiguous = Variant(best.norm)
             results.append(
                 Result(
-                    *(net, task, best, times[best], peaks[best]),
-                    *(errors[best], errors[Variant(norm)]),
+                    *(net, task, best, seconds, peaks[best]), *(errors[best], errors[contiguous])
                 )
             )
     for worker in workers.values():
@@ -52,19 +52,21 @@ def measure(net, seconds_per_task):
     return results
 
 
-def _error(worker, task, exact, variant):
+def _error(result, exact, task, variant):
     if variant.norm == "Identity":
         return float("nan")
     if task == "inference":
-        return np.abs(worker.ask("output") - exact).max() / np.abs(exact).max()
-    return np.linalg.norm(worker.ask("gradients") - exact) / np.linalg.norm(exact)
+        return np.abs(result - exact).max() / np.abs(exact).max()
+    return np.linalg.norm(result - exact) / np.linalg.norm(exact)
 
 
-def _interleaved(workers, task, seconds):
-    """Median seconds of each variant; all variants take their turn in each round."""
-    found = {variant: [] for variant in workers}
+def _times(workers, task, seconds):
+    """Median seconds of each norm's faster layout; the norms take turns, round by round."""
+    trial = {variant: worker.ask("seconds", task) for variant, worker in workers.items()}
+    chosen = [min((v for v in VARIANTS if v.norm == n), key=trial.__getitem__) for n in NORMS]
+    found = {variant: [] for variant in chosen}
     end = time.monotonic() + seconds
-    while time.monotonic() < end or len(found[TIMED[0]]) < FEWEST_ROUNDS:
-        for variant, worker in workers.items():
-            found[variant].append(worker.ask("seconds", task))
+    while time.monotonic() < end or len(found[chosen[-1]]) < FEWEST_ROUNDS:
+        for variant in chosen:
+            found[variant].append(workers[variant].ask("seconds", task))
     return {variant: statistics.median(times) for variant, times in found.items()}

@@ -48,31 +48,26 @@ class Job:
             return self.net(self.image)
 
     def training(self):
+        import torch
+
         self.net.train()
         self.optimizer.zero_grad()
         (self.net(self.image) * self.grad_output).mean().backward()
+        gradients = [p.grad for p in self.net.parameters()]
         self.optimizer.step()
+        return torch.nn.utils.parameters_to_vector(gradients)
+
+    def first(self, task):
+        """The task's result, and the MiB that it takes beyond the net at rest."""
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+        result = getattr(self, task)()
+        return result.contiguous().numpy(), (_status("VmHWM") - self.resting) / 1024
 
     def seconds(self, task):
         time.sleep(0.01)  # the previous worker's threads stop spinning
         start = time.perf_counter()
         getattr(self, task)()
         return time.perf_counter() - start
-
-    def peak(self, task):
-        """MiB that a first run takes beyond the net at rest."""
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-        getattr(self, task)()
-        return (_status("VmHWM") - self.resting) / 1024
-
-    def output(self):
-        return self.inference().contiguous().numpy()
-
-    def gradients(self):
-        import torch
-
-        self.training()
-        return torch.cat([p.grad.flatten() for p in self.net.parameters()]).numpy()
 
 
 def _status(field):
