@@ -7,6 +7,8 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Variant(NamedTuple):
     norm: str  # "PyTorch", "instnorm", "Identity", or "float64": PyTorch in double precision
@@ -48,20 +50,20 @@ class Job:
             return self.net(self.image)
 
     def training(self):
-        import torch
-
         self.net.train()
         self.optimizer.zero_grad()
         (self.net(self.image) * self.grad_output).mean().backward()
-        gradients = [p.grad for p in self.net.parameters()]
         self.optimizer.step()
-        return torch.nn.utils.parameters_to_vector(gradients)
 
     def first(self, task):
-        """The task's result, and the MiB that it takes beyond the net at rest."""
+        """The task's output or gradients, and the MiB that it takes beyond the net at rest."""
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-        result = getattr(self, task)()
-        return result.contiguous().numpy(), (_status("VmHWM") - self.resting) / 1024
+        output = getattr(self, task)()
+        peak = (_status("VmHWM") - self.resting) / 1024
+        if task == "inference":
+            return output.contiguous().numpy(), peak
+        gradients = [p.grad.contiguous().numpy().ravel() for p in self.net.parameters()]
+        return np.concatenate(gradients), peak
 
     def seconds(self, task):
         time.sleep(0.01)  # the previous worker's threads stop spinning
