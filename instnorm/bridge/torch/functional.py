@@ -136,12 +136,12 @@ def _update(
     rstd: Tensor,
 ) -> None:
     """Blend the statistics of one batch, of shape (N, C), into the running ones."""
-    with torch.no_grad():
-        # rstd is 0 where var + eps is.
-        var = torch.where(rstd == 0, 0.0, rstd.pow(-2) - eps).clamp(min=0)
-        unbiased = var * (length / (length - 1))
-        for running, batch in ((running_mean, mean), (running_var, unbiased)):
-            running.copy_(running.double().lerp(batch.mean(0), momentum))
+    var = rstd.pow(-2).sub_(eps).clamp_(min=0)
+    if eps == 0:
+        var.masked_fill_(rstd == 0, 0)  # as rstd is where the variance is 0
+    unbiased = var.mean(0).mul_(length / (length - 1))
+    running_mean.lerp_(mean.mean(0).to(running_mean.dtype), momentum)
+    running_var.lerp_(unbiased.to(running_var.dtype), momentum)
 
 
 @torch.jit.unused
@@ -168,10 +168,10 @@ def _for_kernels(
         return False
     if use_input_stats and math.prod(input.shape[2:]) == 1:
         return False
-    return all(
-        t is None or (type(t) in _PLAIN and t.is_cpu and t.layout is torch.strided)
-        for t in (input, running_mean, running_var, weight, bias)
-    )
+    for t in (input, running_mean, running_var, weight, bias):
+        if t is not None and not (type(t) in _PLAIN and t.is_cpu and t.layout is torch.strided):
+            return False
+    return True
 
 
 def _is_being_transformed() -> bool:
