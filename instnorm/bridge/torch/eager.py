@@ -29,24 +29,13 @@ def instance_norm(
         or (weight is not None and weight.requires_grad)
         or (bias is not None and bias.requires_grad)
     ):
-        output: Tensor = InstanceNorm.apply(input, weight, bias, mean, var, eps, observe)
-        return output
-    return _forward(input, weight, bias, mean, var, eps, observe)[0]
-
-
-def _forward(
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-    observe: Observer | None,
-) -> tuple[Tensor, kernels.Array, kernels.Array]:
-    output, used_mean, used_rstd = kernels.forward(input, weight, bias, mean, var, eps)
+        output: Tensor = InstanceNorm.apply(input, weight, bias, mean, var, eps)
+        used_mean, used_rstd, _ = output.grad_fn.stats
+    else:
+        output, used_mean, used_rstd = kernels.forward(input, weight, bias, mean, var, eps)
     if observe is not None:
         observe(torch.from_numpy(used_mean), torch.from_numpy(used_rstd))
-    return output, used_mean, used_rstd
+    return output
 
 
 class InstanceNorm(torch.autograd.Function):
@@ -61,12 +50,11 @@ class InstanceNorm(torch.autograd.Function):
         mean: Tensor | None,
         var: Tensor | None,
         eps: float,
-        observe: Observer | None,
     ) -> Tensor:
         """Normalize, and keep what the backward pass needs."""
-        output, *stats = _forward(input, weight, bias, mean, var, eps, observe)
+        output, used_mean, used_rstd = kernels.forward(input, weight, bias, mean, var, eps)
         ctx.save_for_backward(input, weight)
-        ctx.stats = (*stats, mean is None)
+        ctx.stats = (used_mean, used_rstd, mean is None)
         ctx.eps = eps
         return output
 
@@ -81,7 +69,7 @@ class InstanceNorm(torch.autograd.Function):
         grad_input, grad_weight, grad_bias = gradients
         if not ctx.needs_input_grad[2]:
             grad_bias = None
-        return grad_input, grad_weight, grad_bias, None, None, None, None
+        return grad_input, grad_weight, grad_bias, None, None, None
 
 
 class InstanceNormBackward(torch.autograd.Function):
