@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 SOURCES := setup.py pyproject.toml $(wildcard instnorm/*.pyx instnorm/kernels/*.pxi)
 
-.PHONY: demo test test-mindspore lint build bench bench-compare peers clean
+.PHONY: demo test test-mindspore lint build bench bench-compare peers models clean
 
 demo: $(VENV)/demo        ## Train on real digits, with and without instance norm; results in demo/
 	$(BIN)/instnorm train --out demo
@@ -46,8 +46,11 @@ bench-compare: $(VENV)/bench  ## Build and compare HEAD with another commit: mak
 peers: $(VENV)/peers      ## Time instnorm beside PyTorch, JAX, ...: table, JSON, picture. ARGS=--quick
 	cd asv_bench && ../$(BIN)/python -m peers --out ../peers $(ARGS)
 
+models: $(VENV)/models    ## Time three real PyTorch models, as they are and converted; results in models/
+	cd asv_bench && ../$(BIN)/python -m models --out ../models
+
 clean:
-	rm -rf $(VENV) $(MINDSPORE) build dist demo peers *.egg-info instnorm/*.c instnorm/*.so
+	rm -rf $(VENV) $(MINDSPORE) build dist demo peers models *.egg-info instnorm/*.c instnorm/*.so
 
 $(VENV)/python:
 	@echo "Setting up .venv: this takes a minute, once"
@@ -61,7 +64,7 @@ $(VENV)/%: $(VENV)/python $(SOURCES)
 
 # PyTorch is the peer that tests and timings compare with. Only its CPU build will do,
 # and the registry's newest build would bring gigabytes of CUDA: hence the exact version.
-$(VENV)/test $(VENV)/peers: $(VENV)/%: $(VENV)/python $(SOURCES)
+$(VENV)/test $(VENV)/peers $(VENV)/models: $(VENV)/%: $(VENV)/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet --editable ".[$*]" torch==2.13.0
 	touch $@
 

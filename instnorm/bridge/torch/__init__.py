@@ -1,0 +1,38 @@
+"""Instance norm inside PyTorch: its layers, its function, and `convert` for whole models.
+
+The layers are subclasses of PyTorch's own, so models, state dicts and training loops stay
+as they are. On the CPU they compute with this package's kernels; whatever those do not
+take (other devices, tracing, export, `torch.func`) goes to PyTorch's own operator.
+
+Examples
+--------
+>>> import torch
+>>> from instnorm.bridge.torch import convert
+>>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.InstanceNorm2d(8))
+>>> model = convert(model)
+>>> y = model(torch.rand(1, 3, 16, 16))
+"""
+
+from instnorm.bridge.torch.conversion import convert, converted, revert
+from instnorm.bridge.torch.functional import instance_norm
+from instnorm.bridge.torch.modules import (
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
+    LazyInstanceNorm1d,
+    LazyInstanceNorm2d,
+    LazyInstanceNorm3d,
+)
+
+__all__ = [
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LazyInstanceNorm1d",
+    "LazyInstanceNorm2d",
+    "LazyInstanceNorm3d",
+    "convert",
+    "converted",
+    "instance_norm",
+    "revert",
+]

@@ -1,0 +1,156 @@
+"""Instance norm as a node of PyTorch's graph, outside `torch.compile`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instnorm.bridge.torch import kernels
+
+# What may be done with the statistics, mean and rstd, of a forward pass.
+Observer = Callable[[Tensor, Tensor], None]
+
+
+def instance_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    eps: float,
+    observe: Observer | None,
+) -> Tensor:
+    """Normalize by `mean` and `var` where given, else by the input's own statistics."""
+    if torch.is_grad_enabled() and (
+        input.requires_grad
+        or (weight is not None and weight.requires_grad)
+        or (bias is not None and bias.requires_grad)
+    ):
+        output: Tensor = InstanceNorm.apply(input, weight, bias, mean, var, eps)
+        used_mean, used_rstd, _ = output.grad_fn.stats
+    else:
+        output, used_mean, used_rstd = kernels.forward(input, weight, bias, mean, var, eps)
+    if observe is not None:
+        observe(torch.from_numpy(used_mean), torch.from_numpy(used_rstd))
+    return output
+
+
+class InstanceNorm(torch.autograd.Function):
+    """The forward pass; its backward pass is differentiable in turn."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor | None,
+        var: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        """Normalize, and keep what the backward pass needs."""
+        output, used_mean, used_rstd = kernels.forward(input, weight, bias, mean, var, eps)
+        ctx.save_for_backward(input, weight)
+        ctx.stats = (used_mean, used_rstd, mean is None)
+        ctx.eps = eps
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients for input, weight and bias."""
+        input, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True
+            gradients = InstanceNormBackward.apply(grad_output, input, weight, *ctx.stats, ctx.eps)
+        else:
+            gradients = kernels.backward(grad_output, input, weight, *ctx.stats)
+        grad_input, grad_weight, grad_bias = gradients
+        if not ctx.needs_input_grad[2]:
+            grad_bias = None
+        return grad_input, grad_weight, grad_bias, None, None, None
+
+
+class InstanceNormBackward(torch.autograd.Function):
+    """The backward pass by the kernels; its own backward pass is PyTorch's, by `gradients`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        grad_output: Tensor,
+        input: Tensor,
+        weight: Tensor | None,
+        mean: kernels.Array,
+        rstd: kernels.Array,
+        use_input_stats: bool,
+        eps: float,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the gradients for input, weight and bias."""
+        ctx.save_for_backward(grad_output, input, weight)
+        ctx.stats = mean, rstd, use_input_stats
+        ctx.eps = eps
+        return kernels.backward(grad_output, input, weight, *ctx.stats)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradients for grad_output, input and weight."""
+        mean, rstd, use_input_stats = ctx.stats
+        with torch.enable_grad():
+            # Aliases: grad_output may itself depend on input, by a way that is not ours.
+            inputs = tuple(None if t is None else t.view_as(t) for t in ctx.saved_tensors)
+            grad_output, input, weight = inputs
+            outputs = gradients(grad_output, input, weight, mean, rstd, use_input_stats, ctx.eps)
+        reached = [
+            (output, cotangent)
+            for output, cotangent in zip(outputs, cotangents, strict=True)
+            if output is not None and output.requires_grad and cotangent is not None
+        ]
+        wanted = [t for t in inputs if t is not None and t.requires_grad]
+        found = torch.autograd.grad(
+            [output for output, _ in reached],
+            wanted,
+            [cotangent for _, cotangent in reached],
+            create_graph=torch.is_grad_enabled(),
+            allow_unused=True,
+        )
+        results = (_found_for(t, wanted, found) for t in inputs)
+        return (*results, None, None, None, None)
+
+
+def _found_for(
+    tensor: Tensor | None, wanted: list[Tensor], found: tuple[Tensor | None, ...]
+) -> Tensor | None:
+    return next((f for w, f in zip(wanted, found, strict=True) if w is tensor), None)
+
+
+def gradients(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor | None,
+    mean: kernels.Array,
+    rstd: kernels.Array,
+    use_input_stats: bool,
+    eps: float,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return what `kernels.backward` does, by PyTorch's differentiable operations."""
+    dtype = torch.float64 if input.dtype is torch.float64 else torch.float32
+    rows = (*input.shape[:2], *[1] * (input.dim() - 2))
+    spatial = tuple(range(2, input.dim()))
+    g = grad_output.to(dtype)
+    # The rounded mean is a constant; the rest of the mean, which is small, follows the input.
+    centred = input.to(dtype) - torch.from_numpy(mean).to(dtype).reshape(rows)
+    scale = torch.from_numpy(rstd).to(dtype).reshape(rows)
+    if use_input_stats:
+        centred = centred - centred.mean(spatial, keepdim=True)
+        scale = (centred.square().mean(spatial, keepdim=True) + eps).rsqrt()
+    normalized = centred * scale
+    grad_weight = grad_bias = None
+    if weight is not None:
+        grad_weight = (g * normalized).sum((0, *spatial)).to(weight.dtype)
+        grad_bias = g.sum((0, *spatial)).to(weight.dtype)
+        g = g * weight.to(dtype).reshape(1, -1, *[1] * len(spatial))
+    if use_input_stats:
+        along = (g * normalized).mean(spatial, keepdim=True)
+        g = g - g.mean(spatial, keepdim=True) - normalized * along
+    return (g * scale).to(input.dtype), grad_weight, grad_bias

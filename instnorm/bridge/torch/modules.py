@@ -1,0 +1,91 @@
+"""InstanceNorm1d, 2d and 3d and their lazy forms: PyTorch's layers over this package's kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from instnorm.bridge.torch.functional import instance_norm
+
+
+def _apply_instance_norm(self: Any, input: Tensor) -> Tensor:
+    return instance_norm(
+        input,
+        self.running_mean,
+        self.running_var,
+        self.weight,
+        self.bias,
+        self.training or not self.track_running_stats,
+        self.momentum if self.momentum is not None else 0.0,
+        self.eps,
+    )
+
+
+class InstanceNorm1d(nn.InstanceNorm1d):
+    """`torch.nn.InstanceNorm1d`, computed by this package's kernels.
+
+    Constructor, parameters, buffers and behaviour are those of the base class.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from instnorm.bridge.torch import InstanceNorm1d
+    >>> layer = InstanceNorm1d(3, affine=True)
+    >>> layer(torch.rand(2, 3, 8)).shape, isinstance(layer, torch.nn.InstanceNorm1d)
+    (torch.Size([2, 3, 8]), True)
+    """
+
+    _apply_instance_norm = _apply_instance_norm
+
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """`torch.nn.InstanceNorm2d`, computed by this package's kernels.
+
+    Constructor, parameters, buffers and behaviour are those of the base class.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from instnorm.bridge.torch import InstanceNorm2d
+    >>> layer = InstanceNorm2d(3, affine=True)
+    >>> layer(torch.rand(2, 3, 8, 8)).shape, isinstance(layer, torch.nn.InstanceNorm2d)
+    (torch.Size([2, 3, 8, 8]), True)
+    """
+
+    _apply_instance_norm = _apply_instance_norm
+
+
+class InstanceNorm3d(nn.InstanceNorm3d):
+    """`torch.nn.InstanceNorm3d`, computed by this package's kernels.
+
+    Constructor, parameters, buffers and behaviour are those of the base class.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from instnorm.bridge.torch import InstanceNorm3d
+    >>> layer = InstanceNorm3d(3, affine=True)
+    >>> layer(torch.rand(2, 3, 4, 4, 4)).shape, isinstance(layer, torch.nn.InstanceNorm3d)
+    (torch.Size([2, 3, 4, 4, 4]), True)
+    """
+
+    _apply_instance_norm = _apply_instance_norm
+
+
+class LazyInstanceNorm1d(nn.LazyInstanceNorm1d):
+    """`torch.nn.LazyInstanceNorm1d`, which becomes an `InstanceNorm1d` of this module."""
+
+    cls_to_become = InstanceNorm1d
+
+
+class LazyInstanceNorm2d(nn.LazyInstanceNorm2d):
+    """`torch.nn.LazyInstanceNorm2d`, which becomes an `InstanceNorm2d` of this module."""
+
+    cls_to_become = InstanceNorm2d
+
+
+class LazyInstanceNorm3d(nn.LazyInstanceNorm3d):
+    """`torch.nn.LazyInstanceNorm3d`, which becomes an `InstanceNorm3d` of this module."""
+
+    cls_to_become = InstanceNorm3d
