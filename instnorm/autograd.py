@@ -43,6 +43,13 @@ def is_grad_enabled() -> bool:
     return _mode.enabled
 
 
+def is_recorded(*operands: Tensor | None) -> bool:
+    """Return whether an operation on these Tensors is recorded in the graph."""
+    if not _mode.enabled:
+        return False
+    return True in [operand is not None and operand._requires_grad for operand in operands]
+
+
 class _SetGradEnabled(contextlib.ContextDecorator):
     """Set the grad mode of this thread for a block or a function, then restore it."""
 
@@ -131,7 +138,7 @@ class Function:
     needs_input_grad: tuple[bool, ...]
     _edges: tuple[_Edge, ...]
     _specs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]  # shape, dtype of each output
-    _saved: tuple[_Saved, ...] | None = ()
+    _saved: tuple[Any, ...] | None = ()
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Any:
@@ -183,7 +190,9 @@ class Function:
         An argument or a result of this Function stays connected to the graph. Changing
         a saved Tensor in place makes backward raise an error.
         """
-        self._saved = tuple([_Saved(value) for value in values])
+        self._saved = tuple(
+            [_Saved(value) if isinstance(value, _tensor.Tensor) else value for value in values]
+        )
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
@@ -193,7 +202,9 @@ class Function:
                 "backward ran through this part of the graph before, and its saved tensors were "
                 "freed. Pass retain_graph=True to the first backward() or grad() to run it twice."
             )
-        return tuple([saved.unpack(self) for saved in self._saved])
+        return tuple(
+            [saved.unpack(self) if type(saved) is _Saved else saved for saved in self._saved]
+        )
 
     def _record(self, args: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
         self._edges = tuple(
@@ -207,17 +218,18 @@ class Function:
             if out.dtype.kind not in "biu":
                 out._set_history(self, index)
         for saved in self._saved or ():
-            saved.forget_output(outputs)
+            if type(saved) is _Saved:
+                saved.forget_output(outputs)
 
 
 class _Saved:
-    """A saved value, with what it takes to notice that it was changed since."""
+    """A saved Tensor, with what it takes to notice that it was changed since."""
 
     __slots__ = ("_output_index", "_value", "_version")
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Tensor) -> None:
         self._value = value
-        self._version = value._version if isinstance(value, _tensor.Tensor) else None
+        self._version = value._version
         self._output_index: int | None = None
 
     def forget_output(self, outputs: tuple[Tensor, ...]) -> None:
@@ -229,8 +241,6 @@ class _Saved:
 
     def unpack(self, node: Function) -> Any:
         value = self._value
-        if self._version is None:
-            return value
         if value._version != self._version:
             raise RuntimeError(
                 f"a Tensor of shape {value.shape} that {type(node).__name__} needs for its "
@@ -377,8 +387,10 @@ def _run_backward(
                 continue
             sink.take_from_node(node, grads)
             if sink.wants(node):
-                for edge, g in zip(node._edges, _gradients_of(node, grads), strict=True):
+                for index, g in enumerate(_gradients_of(node, grads)):
+                    edge = node._edges[index]
                     if edge is not None and g is not None:
+                        _check_gradient(node, index, edge, g)
                         _send(edge, g, pending, sink)
                 if not (create_graph if retain_graph is None else retain_graph):
                     node._saved = None if node._saved else ()
@@ -432,38 +444,35 @@ def _consumers_last(roots: list[Function]) -> list[Function]:
 
 def _gradients_of(node: Function, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
     """Run the node's backward and check that the result has one entry for each argument."""
-    complete = [
-        _tensor.Tensor._of(np.zeros(*spec)) if g is None else g
-        for g, spec in zip(grads, node._specs, strict=True)
-    ]
-    result = node.backward(node, *complete)
+    if [g for g in grads if g is None]:
+        grads = [
+            _tensor.Tensor._of(np.zeros(*spec)) if g is None else g
+            for g, spec in zip(grads, node._specs, strict=True)
+        ]
+    result = node.backward(node, *grads)
     result = result if isinstance(result, tuple) else (result,)
     if len(result) != len(node._edges):
         raise RuntimeError(
             f"{type(node).__name__}.backward returned {len(result)} gradients, expected "
             f"{len(node._edges)}: one for each argument of apply"
         )
-    for index, (edge, g) in enumerate(zip(node._edges, result, strict=True)):
-        if edge is not None and g is not None:
-            _check_gradient(node, index, edge, g)
     return result
 
 
 def _check_gradient(
     node: Function, index: int, edge: tuple[Function | Tensor, int], gradient: Any
 ) -> None:
-    name = type(node).__name__
     if not isinstance(gradient, _tensor.Tensor):
         raise TypeError(
-            f"{name}.backward returned {type(gradient).__name__} for argument {index}, "
-            "expected a Tensor or None"
+            f"{type(node).__name__}.backward returned {type(gradient).__name__} for argument "
+            f"{index}, expected a Tensor or None"
         )
     target, output = edge
-    shape = target._specs[output][0] if isinstance(target, Function) else target.shape
-    if gradient.shape != shape:
+    shape = target._specs[output][0] if isinstance(target, Function) else target.data.shape
+    if gradient.data.shape != shape:
         raise RuntimeError(
-            f"{name}.backward returned a gradient of shape {gradient.shape} for argument {index}, "
-            f"expected the argument's shape {shape}"
+            f"{type(node).__name__}.backward returned a gradient of shape {gradient.shape} for "
+            f"argument {index}, expected the argument's shape {shape}"
         )
 
 
@@ -475,8 +484,8 @@ def _send(
 ) -> None:
     assert edge is not None
     target, index = edge
-    dtype = target._specs[index][1] if isinstance(target, Function) else target.dtype
-    if gradient.dtype != dtype:
+    dtype = target._specs[index][1] if isinstance(target, Function) else target.data.dtype
+    if gradient.data.dtype is not dtype and gradient.data.dtype != dtype:
         gradient = gradient.to(dtype)
     if not isinstance(target, Function):
         sink.take_from_leaf(target, gradient)

@@ -132,14 +132,14 @@ def instance_norm(
             f"running_mean={running_mean!r} and running_var={running_var!r}"
         )
     try:
-        if use_input_stats:
-            take_in = None
-            if running_mean is not None or running_var is not None:
-                take_in = _RunningUpdates(input, running_mean, running_var, momentum).apply
-            return InstanceNorm.apply(input, weight, bias, None, None, eps, take_in)
-        return InstanceNorm.apply(
-            input, weight, bias, _array(running_mean), _array(running_var), eps, None
-        )
+        mean = var = take_in = None
+        if not use_input_stats:
+            mean, var = _array(running_mean), _array(running_var)
+        elif running_mean is not None or running_var is not None:
+            take_in = _RunningUpdates(input, running_mean, running_var, momentum).apply
+        if autograd.is_recorded(input, weight, bias):
+            return InstanceNorm.apply(input, weight, bias, mean, var, eps, take_in)
+        return Tensor._of(_normalize(input, weight, bias, mean, var, eps, take_in)[0])
     except ValueError:
         # Only now, since it takes time: tell it in the names of this function's arguments.
         for name, value in {
@@ -222,6 +222,30 @@ def _check_running(running: Any, name: str, input: Tensor) -> None:
     _check_shape(running, name, input)
 
 
+def _normalize(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Array | None,
+    var: Array | None,
+    eps: float,
+    use_stats: Any,
+) -> tuple[Array, Array, Array]:
+    """The result, mean and rstd; `use_stats` takes the latter in, where given."""
+    y, used_mean, used_rstd = arrays.instance_norm(
+        input.data,
+        None if weight is None else weight.data,
+        None if bias is None else bias.data,
+        mean=mean,
+        var=var,
+        eps=eps,
+        return_stats=True,
+    )
+    if use_stats is not None:
+        use_stats(used_mean, used_rstd, float(eps))
+    return y, used_mean, used_rstd
+
+
 class InstanceNorm(Function):
     """Instance normalization by the compiled kernels."""
 
@@ -237,17 +261,7 @@ class InstanceNorm(Function):
         use_stats: Any,
     ) -> Array:
         """Normalize; `mean` and `var` are None where the input's own are to be used."""
-        y, used_mean, used_rstd = arrays.instance_norm(
-            input.data,
-            None if weight is None else weight.data,
-            None if bias is None else bias.data,
-            mean=mean,
-            var=var,
-            eps=eps,
-            return_stats=True,
-        )
-        if use_stats is not None:
-            use_stats(used_mean, used_rstd, float(eps))
+        y, used_mean, used_rstd = _normalize(input, weight, bias, mean, var, eps, use_stats)
         ctx.eps, ctx.use_input_stats = eps, mean is None
         ctx.mixed = bias is not None and bias.dtype != (input if weight is None else weight).dtype
         ctx.save_for_backward(input, weight, used_mean, used_rstd)

@@ -26,6 +26,9 @@ __all__ = ["Tensor", "tensor"]
 Operand: TypeAlias = "Tensor | npt.NDArray[Any] | float"
 
 
+_new = object.__new__
+
+
 class MaxResult(NamedTuple):
     """What ``x.max(dim)`` returns."""
 
@@ -103,8 +106,12 @@ class Tensor:
     @staticmethod
     def _of(array: npt.NDArray[Any]) -> Tensor:
         """Wrap an array that is known to be fit, at the least cost."""
-        self = Tensor.__new__(Tensor)
-        self._set(array)
+        self = _new(Tensor)
+        self.data = array
+        self.grad_fn = None
+        self._output_index = 0
+        self._grad = None
+        self._requires_grad = False
         self._counter = [0]
         return self
 
