@@ -156,7 +156,8 @@ def instance_norm(
     y = _to_write(destination, source.dtype, walk)
     view, written = _views(walk, source, y)
     view, weight, bias = _apart(view, written), _apart(weight, written), _apart(bias, written)
-    used_mean, used_rstd = np.empty(x.shape[:2]), np.empty(x.shape[:2])
+    used_mean = memory.empty(x.shape[:2], _FLOAT64)
+    used_rstd = memory.empty(x.shape[:2], _FLOAT64)
     last = walk.channels_last
     if x.size == 0:
         used_mean.fill(np.nan)
@@ -371,7 +372,7 @@ def _statistic(value: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -
             f"{name} has shape {array.shape}, expected {shape[1:2]} or {shape[:2]}: "
             "one for each channel of x, or for each channel of each sample"
         )
-    return array.astype(np.float64)
+    return array.astype(np.float64, copy=False)
 
 
 def _rstd(var: Array, eps: float) -> Array:
@@ -383,6 +384,8 @@ def _rstd(var: Array, eps: float) -> Array:
 
 
 def _for_every_row(statistic: Array, shape: tuple[int, ...]) -> Array:
+    if statistic.shape == shape[:2]:
+        return np.ascontiguousarray(statistic)
     return np.ascontiguousarray(np.broadcast_to(statistic, shape[:2]))
 
 

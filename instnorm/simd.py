@@ -13,6 +13,11 @@ from collections.abc import Iterator
 from types import ModuleType
 
 
+# Some hundred microseconds: from a forward kernel to the backward one, and not much longer.
+# A thread that has gone to sleep takes as long to wake as a kernel of a few MiB runs.
+SPINS = 10000
+
+
 def _load_core() -> ModuleType:
     """Import the baseline kernels, and OpenMP's runtime with them.
 
@@ -22,7 +27,7 @@ def _load_core() -> ModuleType:
     """
     ours = "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ
     if ours:
-        os.environ["GOMP_SPINCOUNT"] = "1000"
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS)
     try:
         return importlib.import_module("instnorm._core")
     finally:
