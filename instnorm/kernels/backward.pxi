@@ -302,29 +302,64 @@ cdef inline Plane plane_for(
         )
 
 
+cdef inline void write_some_plane(
+    const narrow_type *grad_output, const narrow_type *x, narrow_type *grad_input,
+    Py_ssize_t n, Plane plane,
+) noexcept nogil:
+    """As apply_plane, of at most CHUNK elements."""
+    cdef float wide_grad[CHUNK]
+    cdef float wide_x[CHUNK]
+    widen(grad_output, wide_grad, n)
+    widen(x, wide_x, n)
+    apply_plane(<const float *>wide_grad, <const float *>wide_x, wide_grad, n, plane, False)
+    narrow(wide_grad, grad_input, n)
+
+
+cdef inline void write_narrow_plane(
+    const narrow_type *grad_output, const narrow_type *x, narrow_type *grad_input,
+    Py_ssize_t n, Plane plane, bint stream,
+) noexcept nogil:
+    """As apply_plane, of at most BLOCK elements: cache line by cache line, in registers."""
+    cdef float grad_mean = <float>plane.grad_mean
+    cdef float grad_scale = <float>plane.grad_scale
+    cdef float centre = <float>plane.centre
+    cdef float x_scale = <float>plane.x_scale
+    cdef float shift = <float>plane.shift
+    cdef float wide[2 * STEP]
+    cdef float grad[2 * STEP]
+    cdef Py_ssize_t j, i = 0, size
+    if plane.through_statistics and fits_float(plane.grad_scale) and fits_float(plane.x_scale):
+        if stream:
+            i = min(n, elements_to_line(grad_input, sizeof(narrow_type)))
+            write_some_plane(grad_output, x, grad_input, i, plane)
+        while i + 2 * STEP <= n:
+            take(x + i, wide)
+            take(x + i + STEP, wide + STEP)
+            take(grad_output + i, grad)
+            take(grad_output + i + STEP, grad + STEP)
+            for j in range(2 * STEP):
+                wide[j] = on_plane(
+                    grad[j], wide[j], grad_mean, grad_scale, centre, x_scale, shift
+                )
+            give_line(wide, grad_input + i, stream)
+            i += 2 * STEP
+        if stream:
+            instnorm_stream_end()
+    while i < n:
+        size = min(n - i, <Py_ssize_t>CHUNK)
+        write_some_plane(grad_output + i, x + i, grad_input + i, size, plane)
+        i += size
+
+
 cdef inline void write_plane(
     const element *grad_output, const element *x, element *grad_input, Py_ssize_t n,
     Plane plane, bint stream,
 ) noexcept nogil:
     """As apply_plane."""
-    cdef float wide_grad[CHUNK]
-    cdef float wide_x[CHUNK]
-    cdef Py_ssize_t start = 0, size
     if element is float or element is double:
         apply_plane(grad_output, x, grad_input, n, plane, stream)
     else:
-        while start < n:
-            size = min(n - start, <Py_ssize_t>CHUNK)
-            widen(grad_output + start, wide_grad, size)
-            widen(x + start, wide_x, size)
-            apply_plane(
-                <const float *>wide_grad, <const float *>wide_x, wide_grad, size, plane, False
-            )
-            if stream:
-                narrow_past_cache(wide_grad, grad_input + start, size)
-            else:
-                narrow(wide_grad, grad_input + start, size)
-            start += size
+        write_narrow_plane(grad_output, x, grad_input, n, plane, stream)
 
 
 # --------------------------------------------------------------- short rows

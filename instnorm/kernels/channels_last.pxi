@@ -38,38 +38,7 @@ cdef inline bint has_rest(Grid grid, Py_ssize_t block) noexcept nogil:
     return grid.rest > 0 and block == grid.blocks - 1
 
 
-# ------------------------------------------------------------------- one step
-
-cdef inline void take(const element *x, floating *wide) noexcept nogil:
-    """STEP elements as the type to compute in."""
-    cdef Py_ssize_t j
-    if element is bfloat16:
-        for j in range(STEP):
-            wide[j] = instnorm_widen_bfloat16(x[j].bits)
-    elif element is float16:
-        if floating is float:
-            instnorm_widen_float16(x, wide)
-    else:
-        for j in range(STEP):
-            wide[j] = <floating>x[j]
-
-
-cdef inline void give(const floating *wide, element *y, bint stream) noexcept nogil:
-    """STEP elements, rounded; past the cache if `stream`: then y begins a cache line."""
-    cdef Py_ssize_t j
-    if element is bfloat16:
-        for j in range(STEP):
-            y[j].bits = instnorm_narrow_bfloat16(<float>wide[j])
-    elif element is float16:
-        if floating is float:
-            instnorm_narrow_float16(wide, y)
-    elif element is float:
-        if floating is float:
-            put(y, wide, stream)
-    else:
-        if floating is double:
-            put(y, wide, stream)
-
+# --------------------------------------------------------------- one element
 
 cdef inline floating one(const element *x, const floating *like) noexcept nogil:
     """One element as the type to compute in."""

@@ -157,24 +157,53 @@ cdef inline Line line_for(
         return line_of(origin, offset, rstd, weight, bias, <float>0)
 
 
+cdef inline void write_some(
+    const narrow_type *x, narrow_type *y, Py_ssize_t n, Line line
+) noexcept nogil:
+    """As apply_line, of at most CHUNK elements."""
+    cdef float wide[CHUNK]
+    widen(x, wide, n)
+    apply_line(<const float *>wide, wide, n, line, False)
+    narrow(wide, y, n)
+
+
+cdef inline void write_narrow(
+    const narrow_type *x, narrow_type *y, Py_ssize_t n, Line line, bint stream
+) noexcept nogil:
+    """As apply_line, of at most BLOCK elements: cache line by cache line, in registers."""
+    cdef float centre = <float>line.centre
+    cdef float scale = <float>line.scale
+    cdef float scale_rest = <float>line.scale_rest
+    cdef float shift = <float>line.shift
+    cdef float wide[2 * STEP]
+    cdef Py_ssize_t j, i = 0, size
+    if fits_float(line.scale):
+        if stream:
+            i = min(n, elements_to_line(y, sizeof(narrow_type)))
+            write_some(x, y, i, line)
+        while i + 2 * STEP <= n:
+            take(x + i, wide)
+            take(x + i + STEP, wide + STEP)
+            for j in range(2 * STEP):
+                wide[j] = on_line(wide[j], centre, scale, scale_rest, shift)
+            give_line(wide, y + i, stream)
+            i += 2 * STEP
+        if stream:
+            instnorm_stream_end()
+    while i < n:
+        size = min(n - i, <Py_ssize_t>CHUNK)
+        write_some(x + i, y + i, size, line)
+        i += size
+
+
 cdef inline void write_line(
     const element *x, element *y, Py_ssize_t n, Line line, bint stream
 ) noexcept nogil:
     """As apply_line."""
-    cdef float wide[CHUNK]
-    cdef Py_ssize_t start = 0, size
     if element is float or element is double:
         apply_line(x, y, n, line, stream)
     else:
-        while start < n:
-            size = min(n - start, <Py_ssize_t>CHUNK)
-            widen(x + start, wide, size)
-            apply_line(<const float *>wide, wide, size, line, False)
-            if stream:
-                narrow_past_cache(wide, y + start, size)
-            else:
-                narrow(wide, y + start, size)
-            start += size
+        write_narrow(x, y, n, line, stream)
 
 
 # --------------------------------------------------------------- short rows

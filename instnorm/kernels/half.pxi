@@ -28,7 +28,31 @@ cdef extern from *:
         return (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? quiet_nan : rounded);
     }
 
-    /* Sixteen float16 at a time, by the processor where it can. */
+    /* Sixteen at a time, by the processor's own conversions where it has them. */
+    #if defined(__AVX512F__)
+    static inline void instnorm_widen_bfloat16s(const instnorm_bfloat16 *from, float *to) {
+        __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
+        _mm512_storeu_ps(to, _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16)));
+    }
+    static inline void instnorm_narrow_bfloat16s(const float *from, instnorm_bfloat16 *to) {
+        __m512 value = _mm512_loadu_ps(from);
+        __m512i bits = _mm512_castps_si512(value);
+        __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+        __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
+        __m512i rounded = _mm512_mask_or_epi32(
+            _mm512_add_epi32(bits, half), nan, bits, _mm512_set1_epi32(0x400000));
+        __m256i upper = _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16));
+        _mm256_storeu_si256((__m256i *)to, upper);
+    }
+    #else
+    static inline void instnorm_widen_bfloat16s(const instnorm_bfloat16 *from, float *to) {
+        for (int i = 0; i < 16; i++) { to[i] = instnorm_widen_bfloat16(from[i].bits); }
+    }
+    static inline void instnorm_narrow_bfloat16s(const float *from, instnorm_bfloat16 *to) {
+        for (int i = 0; i < 16; i++) { to[i].bits = instnorm_narrow_bfloat16(from[i]); }
+    }
+    #endif
     #if defined(__AVX512F__)
     static inline void instnorm_widen_float16(const instnorm_float16 *from, float *to) {
         _mm512_storeu_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from)));
@@ -79,6 +103,8 @@ cdef extern from *:
         unsigned short bits
     float instnorm_widen_bfloat16(unsigned short bits) noexcept nogil
     unsigned short instnorm_narrow_bfloat16(float value) noexcept nogil
+    void instnorm_widen_bfloat16s(const bfloat16 *source, float *to) noexcept nogil
+    void instnorm_narrow_bfloat16s(const float *source, bfloat16 *to) noexcept nogil
     void instnorm_widen_float16(const float16 *source, float *to) noexcept nogil
     void instnorm_narrow_float16(const float *source, float16 *to) noexcept nogil
 
@@ -94,54 +120,79 @@ ctypedef fused element:
     bfloat16
 
 
+# ------------------------------------------------------------------- one step
+
+cdef inline void take(const element *x, floating *wide) noexcept nogil:
+    """STEP elements as the type to compute in."""
+    cdef Py_ssize_t j
+    if element is bfloat16:
+        if floating is float:
+            instnorm_widen_bfloat16s(x, wide)
+    elif element is float16:
+        if floating is float:
+            instnorm_widen_float16(x, wide)
+    else:
+        for j in range(STEP):
+            wide[j] = <floating>x[j]
+
+
+cdef inline void give(const floating *wide, element *y, bint stream) noexcept nogil:
+    """STEP elements, rounded; past the cache if `stream`: then y begins a cache line."""
+    cdef Py_ssize_t j
+    if element is bfloat16:
+        if floating is float:
+            instnorm_narrow_bfloat16s(wide, y)
+    elif element is float16:
+        if floating is float:
+            instnorm_narrow_float16(wide, y)
+    elif element is float:
+        if floating is float:
+            put(y, wide, stream)
+    else:
+        if floating is double:
+            put(y, wide, stream)
+
+
 cdef inline void widen(const narrow_type *x, float *wide, Py_ssize_t n) noexcept nogil:
     """n elements to float32, exactly."""
-    cdef float16 some[STEP]
+    cdef narrow_type some[STEP]
     cdef float some_wide[STEP]
     cdef Py_ssize_t i, j, whole = n - n % STEP
-    if narrow_type is bfloat16:
-        for i in range(n):
-            wide[i] = instnorm_widen_bfloat16(x[i].bits)
-    else:
-        for i in range(n // STEP):
-            instnorm_widen_float16(x + i * STEP, wide + i * STEP)
-        if whole < n:
-            for j in range(STEP):
-                some[j].bits = x[whole + j].bits if whole + j < n else 0
-            instnorm_widen_float16(some, some_wide)
-            for j in range(n - whole):
-                wide[whole + j] = some_wide[j]
+    for i in range(n // STEP):
+        take(x + i * STEP, wide + i * STEP)
+    if whole < n:
+        for j in range(STEP):
+            some[j].bits = x[whole + j].bits if whole + j < n else 0
+        take(<const narrow_type *>some, some_wide)
+        for j in range(n - whole):
+            wide[whole + j] = some_wide[j]
 
 
 cdef inline void narrow(const float *wide, narrow_type *y, Py_ssize_t n) noexcept nogil:
     """n elements rounded to nearest, ties to even."""
-    cdef float16 some[STEP]
+    cdef narrow_type some[STEP]
     cdef float some_wide[STEP]
     cdef Py_ssize_t i, j, whole = n - n % STEP
-    if narrow_type is bfloat16:
-        for i in range(n):
-            y[i].bits = instnorm_narrow_bfloat16(wide[i])
-    else:
-        for i in range(n // STEP):
-            instnorm_narrow_float16(wide + i * STEP, y + i * STEP)
-        if whole < n:
-            for j in range(STEP):
-                some_wide[j] = wide[whole + j] if whole + j < n else 0
-            instnorm_narrow_float16(some_wide, some)
-            for j in range(n - whole):
-                y[whole + j].bits = some[j].bits
+    for i in range(n // STEP):
+        give(wide + i * STEP, y + i * STEP, False)
+    if whole < n:
+        for j in range(STEP):
+            some_wide[j] = wide[whole + j] if whole + j < n else 0
+        give(<const float *>some_wide, some, False)
+        for j in range(n - whole):
+            y[whole + j].bits = some[j].bits
 
 
-cdef inline void narrow_past_cache(
-    const float *wide, narrow_type *y, Py_ssize_t n
+cdef inline void give_line(
+    const float *wide,      # IN  2 * STEP
+    narrow_type *y,         # OUT 2 * STEP
+    bint stream,            # past the cache: then y begins a cache line
 ) noexcept nogil:
-    """As narrow, writing whole cache lines past the cache."""
     cdef narrow_type line[2 * STEP]
-    cdef Py_ssize_t start = min(n, elements_to_line(y, sizeof(narrow_type)))
-    narrow(wide, y, start)
-    while start + 2 * STEP <= n:
-        narrow(wide + start, line, 2 * STEP)
-        instnorm_stream_line(y + start, line)
-        start += 2 * STEP
-    instnorm_stream_end()
-    narrow(wide + start, y + start, n - start)
+    if stream:
+        give(wide, line, False)
+        give(wide + STEP, line + STEP, False)
+        instnorm_stream_line(y, line)
+    else:
+        give(wide, y, False)
+        give(wide + STEP, y + STEP, False)
