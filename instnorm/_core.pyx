@@ -26,11 +26,14 @@ in the first-level cache while they are read more than once:
   could use, the blocks of each row. Both ways form the same sums in the same
   order: the result does not depend on the number of threads, bit by bit.
 
+Channels-last memory, (N, spatial..., C), is walked in its own order, with the accumulators
+side by side over the channels; see `kernels/channels_last.pxi`.
+
 The last pass computes STEP elements at a time, a cache line, and writes them past
 the cache where the whole result would not stay there.
 
-float16 and bfloat16 are widened to float32 block by block on the way into the
-first-level cache, and rounded once on the way out.
+float16 and bfloat16 are widened to float32 when they are read, and rounded once when they
+are written.
 
 Arguments are marked IN, OUT or INOUT. Outputs are allocated by the caller. The
 entries check what would be a memory error otherwise and nothing else; the

@@ -1,7 +1,8 @@
 """Which build of the compiled kernels this process uses: the widest that its processor runs.
 
 `_core.pyx` is compiled once for the architecture's baseline and, on x86-64, once for
-AVX2 and once for AVX-512. All give the same results, bit by bit. The environment
+AVX2 and once for AVX-512. Those two give the same results, bit by bit; the baseline has no
+fused multiply-add and rounds in more places, within the same bounds. The environment
 variable INSTNORM_SIMD forces one.
 """
 
@@ -11,7 +12,6 @@ import importlib
 import os
 from collections.abc import Iterator
 from types import ModuleType
-
 
 # Some hundred microseconds: from a forward kernel to the backward one, and not much longer.
 # A thread that has gone to sleep takes as long to wake as a kernel of a few MiB runs.

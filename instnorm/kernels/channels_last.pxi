@@ -559,6 +559,7 @@ cdef void write_lines_in_double(
     """As write_lines, where float32 does not hold a channel's scale."""
     cdef Py_ssize_t start = block * grid.block * grid.width
     cdef Py_ssize_t i, end = start + steps_of(grid, block) * grid.width
+    cdef const floating *kind = NULL
     cdef Line line
     if has_rest(grid, block):
         end += grid.rest
@@ -567,7 +568,7 @@ cdef void write_lines_in_double(
         set_one(
             y + i,
             <floating>(
-                (<double>one(x + i, <const floating *>lines.centre) - line.centre) * line.scale + line.shift
+                (<double>one(x + i, kind) - line.centre) * line.scale + line.shift
             ),
         )
 
@@ -703,17 +704,18 @@ cdef void write_planes_in_double(
     """As write_planes, where float32 does not hold a scale, or the statistics were given."""
     cdef Py_ssize_t start = block * grid.block * grid.width
     cdef Py_ssize_t i, end = start + steps_of(grid, block) * grid.width
+    cdef const floating *kind = NULL
     cdef double value
     cdef Plane plane
     if has_rest(grid, block):
         end += grid.rest
     for i in range(start, end):
         plane = planes.exact[i % grid.channels]
-        value = one(grad_output + i, <const floating *>planes.centre)
+        value = one(grad_output + i, kind)
         if plane.through_statistics:
             value = (
                 (value - plane.grad_mean) * plane.grad_scale
-                + (<double>one(x + i, <const floating *>planes.centre) - plane.centre) * plane.x_scale
+                + (<double>one(x + i, kind) - plane.centre) * plane.x_scale
                 + plane.shift
             )
         else:

@@ -1,4 +1,4 @@
-# float16 and bfloat16: they are computed in float32, a block at a time, in the first-level cache.
+# float16 and bfloat16, which are computed in float32: their conversions, in both directions.
 
 cdef extern from *:
     """
