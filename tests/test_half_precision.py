@@ -32,6 +32,12 @@ def all_numbers(dtype):
     return np.arange(2**16, dtype=np.uint16).view(dtype)
 
 
+def assert_equal(actual, expected):
+    """In every element, NaN where NaN is expected; as float32, for NumPy knows no bfloat16."""
+    expected = np.asarray(expected).astype(np.float32)
+    np.testing.assert_array_equal(np.asarray(actual).astype(np.float32), expected)
+
+
 def checkerboard(shape, dtype, size):
     x = np.empty(shape, dtype)
     rows = x.reshape(*shape[:2], -1)
@@ -69,7 +75,7 @@ def test_forward_is_rounded_once_to_even(shape, dtype, mean, layout):
 @pytest.mark.parametrize("shape", [(1, 1, 203, 301), (2, 64, 31, 33), (64, 16, 7, 7)])
 def test_backward_is_rounded_once_to_even(shape, dtype, layout):
     p = problem(shape, dtype, np.float32)
-    _, grad_input, grad_weight, grad_bias = solve(p, layout(p.x), layout(p.grad_output))
+    _, grad_input, *_ = solve(p, layout(p.x), layout(p.grad_output))
     expected = reference.rounded(p.exact[1], dtype)
     # The sums that are taken off cancel here and there, which costs some more digits there.
     assert (grad_input == expected).mean() > 0.998
@@ -94,7 +100,7 @@ def test_ties_go_to_the_even_neighbour(weight, shape, dtype, layout):
         eps=0,
     )
     expected = reference.rounded(x.astype(reference.LONG) * weight, dtype)
-    np.testing.assert_array_equal(y, expected)
+    assert_equal(y, expected)
 
 
 @in_both_layouts
@@ -105,9 +111,9 @@ def test_every_number_is_read_and_written(shape, dtype, layout):
     given = {"mean": np.zeros(shape[1]), "var": np.ones(shape[1]), "eps": 0}
     for array in (x, byte_swapped(x)):
         y = instance_norm(array, **given)
-        np.testing.assert_array_equal(y, x)  # NaN being like NaN
+        assert_equal(y, x)  # NaN being like NaN
     instance_norm(x, **given, out=x)
-    np.testing.assert_array_equal(x, y)
+    assert_equal(x, y)
 
 
 @in_both_layouts
@@ -119,7 +125,7 @@ def test_every_number_is_a_gradient(shape, dtype, layout):
     grad_input, *_ = instance_norm_backward(
         g, np.ones_like(g), mean=mean, rstd=rstd, use_input_stats=False
     )
-    np.testing.assert_array_equal(grad_input, g)
+    assert_equal(grad_input, g)
 
 
 # --- the ends of the range -------------------------------------------------------------
@@ -137,8 +143,8 @@ EXTREMES += [(BFLOAT16, 2.0**-133), (BFLOAT16, 1e-30), (BFLOAT16, 512), (BFLOAT1
 def test_checkerboards(shape, dtype, size, layout):
     x = layout(checkerboard(shape, dtype, size))
     y, mean, rstd = instance_norm(x, eps=0, return_stats=True)
-    np.testing.assert_array_equal(y, np.sign(x))
-    np.testing.assert_array_equal(mean, 0)
+    assert_equal(y, np.sign(x))
+    assert_equal(mean, 0)
     np.testing.assert_allclose(rstd, 1 / np.abs(float(x.flat[0])), rtol=1e-7)
 
 
@@ -148,7 +154,6 @@ def test_checkerboards(shape, dtype, size, layout):
 def test_gradients_at_the_ends_of_the_range(shape, dtype, size, layout):
     """grad_input is proportional to 1 / size: grad_output is made so small or large as to fit."""
     x = checkerboard(shape, dtype, size)
-    g = (sample(shape) * min(1.0, max(size, 1e-3))).astype(dtype)
     g = (sample(shape) * min(1.0, size) ** 0.5).astype(dtype)
     _, mean, rstd = instance_norm(layout(x), eps=0, return_stats=True)
     grad_input, grad_weight, _ = instance_norm_backward(
@@ -176,19 +181,19 @@ def test_what_is_beyond_the_range_is_infinite_without_a_warning(length, dtype, l
     x = layout(checkerboard((2, 3, length, 4), dtype, 1))
     weight = np.full(3, largest * 2)
     y, mean, rstd = instance_norm(x, weight, eps=0, return_stats=True)
-    np.testing.assert_array_equal(y, np.where(x > 0, np.inf, -np.inf))
+    assert_equal(y, np.where(x > 0, np.inf, -np.inf))
     y = instance_norm(x, None, np.full(3, -largest * 2))
-    np.testing.assert_array_equal(y, -np.inf)
+    assert_equal(y, -np.inf)
 
     g = layout(np.full(x.shape, largest, dtype))
     g[..., :2] = -largest
-    grad_input, grad_weight, grad_bias = instance_norm_backward(
+    grad_input, *_ = instance_norm_backward(
         g, x, weight.astype(np.float64), mean=mean, rstd=rstd * 1e3, use_input_stats=False
     )
-    np.testing.assert_array_equal(grad_input, np.where(g > 0, np.inf, -np.inf))
+    assert_equal(grad_input, np.where(g > 0, np.inf, -np.inf))
     *_, grad_bias = instance_norm_backward(np.abs(g), x, mean=mean, rstd=rstd)
     assert grad_bias.dtype == dtype
-    np.testing.assert_array_equal(grad_bias, np.inf)
+    assert_equal(grad_bias, np.inf)
 
 
 @in_both_layouts
@@ -302,7 +307,7 @@ def test_gradients_add_up_over_two_uses(dtype):
     for _ in range(2):
         F.instance_norm(x, eps=p.eps).backward(instnorm.Tensor(p.grad_output))
     assert x.grad.dtype == dtype
-    np.testing.assert_array_equal(x.grad.data, once + once)
+    assert_equal(x.grad.data, once + once)
 
 
 @in_both_types
