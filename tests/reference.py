@@ -7,6 +7,7 @@ rational numbers: it is what the others, and the promise about ulps, are held to
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
+import ml_dtypes
 import numpy as np
 
 LONG = np.longdouble
@@ -84,6 +85,17 @@ def backward_given(grad_output, x, weight=None, *, mean, rstd):
     return g * per_channel(weight, x, 1) * rows(rstd, x), (g * h).sum(over), g.sum(over)
 
 
+def gradient_scale(grad_output, x, weight, eps):
+    """The size of the terms that grad_input is made of: what rounding is relative to."""
+    mean, rest, var = statistics(x)
+    rstd = 1 / np.sqrt(var + LONG(eps))
+    x_hat = np.abs(np.asarray(x).astype(LONG) - mean - rest) * rstd
+    g = np.abs(np.asarray(grad_output).astype(LONG))
+    axes = spatial(x)
+    terms = g + g.mean(axes, keepdims=True) + x_hat * (g * x_hat).mean(axes, keepdims=True)
+    return np.abs(per_channel(weight, x, 1)) * rstd * terms
+
+
 def exact_row(x, weight=1.0, bias=0.0, eps=1e-5):
     """One row, each element as a Fraction that is right to some 50 digits."""
     values = [Fraction(float(v)) for v in x]
@@ -100,3 +112,17 @@ def ulps(actual, exact):
     """Error of each element in units in the last place, at the scale max(1, |exact|)."""
     scale = np.maximum(1, np.abs(exact)).astype(actual.dtype)
     return np.abs(actual.astype(LONG) - exact) / np.spacing(scale).astype(LONG)
+
+
+def last_place(exact, dtype):
+    """The unit in the last place of each element, once it is of this dtype."""
+    info = ml_dtypes.finfo(dtype)
+    _, exponent = np.frexp(exact)
+    return np.ldexp(LONG(1), np.maximum(exponent - 1, info.minexp) - info.nmant)
+
+
+def rounded(exact, dtype):
+    """Longdouble values in another dtype, rounded once, ties to even."""
+    unit = last_place(exact, dtype)
+    with np.errstate(over="ignore"):
+        return (np.rint(exact / unit) * unit).astype(np.float64).astype(dtype)
