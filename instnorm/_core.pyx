@@ -43,7 +43,7 @@ array functions in `arrays.py` do the rest.
 cimport numpy as cnp
 from cython cimport floating
 from cython.parallel cimport prange
-from libc.math cimport fabs, isfinite, sqrt
+from libc.math cimport NAN, fabs, isfinite, isnan, sqrt
 from libc.stdlib cimport free, malloc
 
 cnp.import_array()

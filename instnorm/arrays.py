@@ -22,6 +22,7 @@ __all__ = ["instance_norm", "instance_norm_backward"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
+_DEFAULT_AXIS = 1
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -35,7 +36,7 @@ def instance_norm(
     mean: npt.ArrayLike | None = None,
     var: npt.ArrayLike | None = None,
     eps: float = 1e-5,
-    channel_axis: int = 1,
+    channel_axis: int = _DEFAULT_AXIS,
     out: Array | None = None,
     return_stats: Literal[False] = False,
 ) -> Array: ...
@@ -50,7 +51,7 @@ def instance_norm(
     mean: npt.ArrayLike | None = None,
     var: npt.ArrayLike | None = None,
     eps: float = 1e-5,
-    channel_axis: int = 1,
+    channel_axis: int = _DEFAULT_AXIS,
     out: Array | None = None,
     return_stats: Literal[True],
 ) -> tuple[Array, Array, Array]: ...
@@ -64,7 +65,7 @@ def instance_norm(
     mean: npt.ArrayLike | None = None,
     var: npt.ArrayLike | None = None,
     eps: float = 1e-5,
-    channel_axis: int = 1,
+    channel_axis: int = _DEFAULT_AXIS,
     out: Array | None = None,
     return_stats: bool = False,
 ) -> Array | tuple[Array, Array, Array]:
@@ -134,7 +135,7 @@ def instance_norm(
     array([[[-1.2247,  0.    ,  1.2247],
             [-0.7071, -0.7071,  1.4142]]])
     """
-    if mean is None and var is None and out is None and channel_axis == 1:
+    if mean is None and var is None and out is None and channel_axis is _DEFAULT_AXIS:
         small: tuple[Array, Array, Array] | None = kernels.forward_small(x, weight, bias, eps)
         if small is not None:
             return small if return_stats else small[0]
@@ -149,10 +150,11 @@ def instance_norm(
     given_mean = _statistic(mean, "mean", x.shape)
     given_rstd = None if var is None else _rstd(_statistic(var, "var", x.shape), eps)
     if given_mean is None or given_rstd is None:
-        check_spatial_size(x.shape)
+        check_spatial_size(x.shape, given.shape)
 
     source, walk = _to_walk(x, x.dtype.newbyteorder("="))
-    destination = memory.empty_like(x) if out is None else _channels_second(out, axis)
+    result = memory.empty_like(given) if out is None else out
+    destination = _channels_second(result, axis)
     y = _to_write(destination, source.dtype, walk)
     view, written = _views(walk, source, y)
     view, weight, bias = _apart(view, written), _apart(weight, written), _apart(bias, written)
@@ -173,7 +175,6 @@ def instance_norm(
             used_rstd[...] = given_rstd
         kernels.forward_given(view, written, weight, bias, used_mean, used_rstd, last)
     _deliver(y, destination)
-    result = _result(destination, axis, out)
     return (result, used_mean, used_rstd) if return_stats else result
 
 
@@ -185,7 +186,7 @@ def instance_norm_backward(
     mean: npt.ArrayLike,
     rstd: npt.ArrayLike,
     use_input_stats: bool = True,
-    channel_axis: int = 1,
+    channel_axis: int = _DEFAULT_AXIS,
     out: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     r"""Gradients of `instance_norm` for its input, weight and bias.
@@ -242,7 +243,7 @@ def instance_norm_backward(
     >>> grad_input.round(4), grad_weight.round(4), grad_bias
     (array([[[ 0.2291, -0.3436,  0.1145]]]), array([-1.069]), array([1.]))
     """
-    if out is None and channel_axis == 1:
+    if out is None and channel_axis is _DEFAULT_AXIS:
         small: tuple[Array, Array, Array] | None = kernels.backward_small(
             grad_output, x, weight, mean, rstd, use_input_stats
         )
@@ -266,7 +267,8 @@ def instance_norm_backward(
     same = grad_output.dtype == x.dtype
     source, walk = _to_walk(x, x.dtype.newbyteorder("=") if same else _wide_dtype(x.dtype))
     grad, _ = _to_walk(_channels_second(grad_output, axis), source.dtype, walk)
-    destination = memory.empty_like(x) if out is None else _channels_second(out, axis)
+    result = memory.empty_like(given) if out is None else out
+    destination = _channels_second(result, axis)
     grad_input = _to_write(destination, source.dtype, walk)
     view, grad_view, written = _views(walk, source, grad, grad_input)
     view, grad_view, weight = (
@@ -288,7 +290,6 @@ def instance_norm_backward(
         walk.channels_last,
     )
     _deliver(grad_input, destination)
-    result = _result(destination, axis, out)
     if parameter_dtype == grad_weight.dtype:
         return result, grad_weight, grad_bias
     # What is beyond the parameters' range is infinite, without a warning.
@@ -309,12 +310,15 @@ def checked_eps(eps: float) -> float:
     return value
 
 
-def check_spatial_size(shape: tuple[int, ...]) -> None:
-    """Refuse rows of one element, which have no variance to divide by."""
+def check_spatial_size(shape: tuple[int, ...], given: tuple[int, ...] | None = None) -> None:
+    """Refuse rows of one element, which have no variance to divide by.
+
+    `shape` is (N, C, spatial...), and `given` the shape as the caller knows it.
+    """
     if math.prod(shape[2:]) == 1:
         raise ValueError(
             "expected more than 1 spatial element to take statistics of, "
-            f"got an input of shape {shape}"
+            f"got an input of shape {given or shape}"
         )
 
 
@@ -460,10 +464,3 @@ def _deliver(y: Array, destination: Array) -> None:
         # A value beyond half precision's range becomes infinite there; no warning is due.
         with np.errstate(over="ignore"):
             destination[...] = y
-
-
-def _result(destination: Array, axis: int, out: Array | None) -> Array:
-    """The array to return: `out` itself where given; the channels where the caller has them."""
-    if out is not None:
-        return out
-    return destination if axis == 1 else np.moveaxis(destination, 1, axis)

@@ -57,18 +57,33 @@ def walk_of(array: Array) -> Walk | None:
     array : ndarray of shape (N, C, spatial...)
         Of a dtype that the kernels take.
     """
-    if array.flags.c_contiguous:
-        return ROWS if ROWS.view(array) is not None else None
-    # Axes of one element have any stride: they go first.
-    spatial = sorted(
-        range(2, array.ndim),
-        key=lambda axis: array.strides[axis] if array.shape[axis] > 1 else float("inf"),
-        reverse=True,
-    )
-    for walk in (Walk((0, 1, *spatial), False), Walk((0, *spatial, 1), True)):
-        if walk.view(array) is not None:
-            return walk
-    return None
+    walk = ROWS if array.flags.c_contiguous else nearest_walk(array)
+    if walk.view(array) is not None:
+        return walk
+    # Where an axis has one element, its stride may have misled.
+    other = Walk((0, *_spatial_axes(array), 1), True)
+    return other if other.view(array) is not None else None
+
+
+def nearest_walk(array: Array) -> Walk:
+    """Return how a copy should be walked: spatial axes, and C after them or not, as in the array.
+
+    The same for a sample by itself as for a batch of them, whatever the order of the samples
+    in memory: sums are formed in the same order then, and have the same bits.
+    """
+    spatial = _spatial_axes(array)
+    steps = [abs(array.strides[axis]) for axis in spatial if array.shape[axis] > 1]
+    channels_last = bool(steps) and array.shape[1] > 1 and abs(array.strides[1]) < min(steps)
+    return Walk((0, *spatial, 1), True) if channels_last else Walk((0, 1, *spatial), False)
+
+
+def _spatial_axes(array: Array) -> list[int]:
+    """The spatial axes, outermost first; those of one element, which have any stride, foremost."""
+
+    def step(axis: int) -> float:
+        return abs(array.strides[axis]) if array.shape[axis] > 1 else float("inf")
+
+    return sorted(range(2, array.ndim), key=step, reverse=True)
 
 
 def dense(array: Array, dtype: np.dtype[Any], walk: Walk | None = None) -> tuple[Array, Walk]:
@@ -83,17 +98,12 @@ def dense(array: Array, dtype: np.dtype[Any], walk: Walk | None = None) -> tuple
     walk : Walk, optional
         How the copy should be walked; by default as is nearest to the array's own strides.
     """
-    if walk is None:
-        copy = memory.empty_like(array, dtype)
-        own = walk_of(copy)
-        if own is None:
-            copy, own = memory.empty(array.shape, dtype), ROWS
-    else:
-        copy, own = empty(array.shape, dtype, walk), walk
+    walk = nearest_walk(array) if walk is None else walk
+    copy = empty(array.shape, dtype, walk)
     # What is beyond the range of a narrower type becomes infinite there; no warning is due.
     with np.errstate(over="ignore"):
         copy[...] = array
-    return copy, own
+    return copy, walk
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any], walk: Walk) -> Array:

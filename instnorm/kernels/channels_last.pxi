@@ -397,24 +397,50 @@ cdef inline bint move_pilots(
     return moved
 
 
-cdef inline bint squares_fit(const double *sums, Grid grid) noexcept nogil:
-    """Whether float32 held all squares well; see block_moments."""
-    cdef Py_ssize_t c
-    cdef double sum2
+cdef inline bint square_fits(const double *sums, Grid grid, Py_ssize_t c) noexcept nogil:
+    """Whether float32 held a channel's squares well; see block_moments."""
+    cdef double sum2 = sums[grid.width + c]
+    return (
+        sum2 > grid.pixels * 1e-28 and sum2 < 1e37
+        and sums[2 * grid.width + c] < 0.125 * sum2
+    )
+
+
+cdef inline bint product_fits(const double *sums, Grid grid, Py_ssize_t c) noexcept nogil:
+    """Whether float32 held a channel's products well."""
+    return sums_well(sums[c], sums[grid.width + c], grid.pixels)
+
+
+cdef inline Py_ssize_t set_aside(
+    double *sums,           # INOUT of the sample, `width` apart
+    Grid grid, bint products,
+    double *kept,           # OUT 2 * C: the sums that are good, NaN for the others
+) noexcept nogil:
+    """Put away the sums of the channels that float32 held well; how many it did not."""
+    cdef Py_ssize_t c, bad = 0
+    cdef bint fits
     for c in range(grid.channels):
-        sum2 = sums[grid.width + c]
-        if not (
-            sum2 > grid.pixels * 1e-28 and sum2 < 1e37
-            and sums[2 * grid.width + c] < 0.125 * sum2
-        ):
-            return False
-    return True
+        fits = product_fits(sums, grid, c) if products else square_fits(sums, grid, c)
+        bad += not fits
+        kept[c] = sums[c] if fits else NAN
+        kept[grid.channels + c] = sums[grid.width + c]
+    return bad
+
+
+cdef inline void put_back(double *sums, Grid grid, const double *kept) noexcept nogil:
+    """Another channel's extremes change nothing here, not even how the sums are rounded."""
+    cdef Py_ssize_t c
+    for c in range(grid.channels):
+        if not isnan(kept[c]):
+            sums[c] = kept[c]
+            sums[grid.width + c] = kept[grid.channels + c]
 
 
 cdef void sample_sums(
     const element *x, Grid grid,
     floating *pilot,        # OUT `width`
     double *sums,           # OUT as sum_sample, around the pilots
+    double *kept,           # 2 * C, for its own use
     int threads,
 ) noexcept nogil:
     """The sums of a sample, as exact as moments_in_double and block_moments make them."""
@@ -433,8 +459,9 @@ cdef void sample_sums(
     if move_pilots(pilot, sums, grid, False):
         sum_sample(x, grid, pilot, False, sums, threads)
     if floating is float:
-        if not squares_fit(sums, grid):
+        if set_aside(sums, grid, False, kept):
             sum_sample(x, grid, pilot, True, sums, threads)
+            put_back(sums, grid, kept)
 
 
 # ------------------------------------------------------------- the last pass
@@ -729,6 +756,7 @@ cdef struct Room:
     # What a sample needs besides its arrays: the memory, and its parts.
     char *memory
     double *sums            # 3 * blocks * width
+    double *kept            # 2 * C
     void *numbers           # NUMBERS times `width` floats or doubles
     Line *lines             # C
     Plane *planes           # C
@@ -737,15 +765,17 @@ cdef struct Room:
 cdef inline bint find_room(Room *room, Grid grid) noexcept nogil:
     """False: no memory."""
     cdef size_t sums = 3 * grid.blocks * grid.width * sizeof(double)
+    cdef size_t kept = 2 * grid.channels * sizeof(double)
     cdef size_t numbers = NUMBERS * grid.width * sizeof(double)
     cdef size_t lines = grid.channels * sizeof(Line)
-    room.memory = <char *>malloc(sums + numbers + lines + grid.channels * sizeof(Plane))
+    room.memory = <char *>malloc(sums + kept + numbers + lines + grid.channels * sizeof(Plane))
     if room.memory == NULL:
         return False
     room.sums = <double *>room.memory
-    room.numbers = room.memory + sums
-    room.lines = <Line *>(room.memory + sums + numbers)
-    room.planes = <Plane *>(room.memory + sums + numbers + lines)
+    room.kept = <double *>(room.memory + sums)
+    room.numbers = room.memory + sums + kept
+    room.lines = <Line *>(room.memory + sums + kept + numbers)
+    room.planes = <Plane *>(room.memory + sums + kept + numbers + lines)
     return True
 
 
@@ -809,7 +839,7 @@ cdef bint forward_sample(
     if not find_room(&room, grid):
         return False
     pilot = number_array(room, grid, 4, like)
-    sample_sums(x, grid, pilot, room.sums, threads)
+    sample_sums(x, grid, pilot, room.sums, room.kept, threads)
     lines = lines_in(room, grid, like)
     for c in range(grid.channels):
         moments = moments_of(grid.pixels, pilot[c], room.sums[c], room.sums[grid.width + c])
@@ -851,15 +881,6 @@ cdef bint apply_sample(
     return True
 
 
-cdef inline bint products_fit(const double *sums, Grid grid) noexcept nogil:
-    """Whether float32 held all products well."""
-    cdef Py_ssize_t c
-    for c in range(grid.channels):
-        if not sums_well(sums[c], sums[grid.width + c], grid.pixels):
-            return False
-    return True
-
-
 cdef bint backward_sample(
     const element *grad_output, const element *x, element *grad_input,
     Grid grid, Affine affine, const double *mean, const double *rstd, bint through_statistics,
@@ -879,8 +900,9 @@ cdef bint backward_sample(
     repeat(centre, grid)
     sum_products_of_sample(grad_output, x, grid, centre, False, room.sums, threads)
     if floating is float:
-        if not products_fit(room.sums, grid):
+        if set_aside(room.sums, grid, True, room.kept):
             sum_products_of_sample(grad_output, x, grid, centre, True, room.sums, threads)
+            put_back(room.sums, grid, room.kept)
     planes = planes_in(room, grid, through_statistics, like)
     for c in range(grid.channels):
         sum_grad[c] = room.sums[c]

@@ -23,8 +23,8 @@ cdef inline Line line_of(
 
 
 cdef inline bint fits_float(double scale) noexcept nogil:
-    """Whether float32 holds `scale` and the differences that it multiplies."""
-    return scale == 0 or 1e-36 < fabs(scale) < 1e36
+    """Whether float32 holds `scale` and the differences that it multiplies; NaN it does."""
+    return scale == 0 or not (fabs(scale) <= 1e-36 or fabs(scale) >= 1e36)
 
 
 cdef inline floating on_line(
