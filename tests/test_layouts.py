@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from beside_torch import memory_order
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from layouts import (
@@ -439,7 +440,8 @@ def test_channel_axis(shape, dtype, layout):
                 *instance_norm_backward(moved_g, moved, p.weight, mean=mean, rstd=rstd, **there),
             ]
             for result in actual[:2]:
-                assert_keeps_layout(result, moved)
+                assert result.shape == moved.shape
+                assert memory_order(result) == memory_order(np.empty_like(moved))
             actual[:2] = [np.moveaxis(result, axis, 1) for result in actual[:2]]
             for a, e in zip(actual, expected, strict=True):
                 assert same_bits(a, e)
@@ -499,7 +501,7 @@ def test_a_bad_channel_axis_is_refused(axis, error):
 
 
 def test_one_pixel_is_refused_whatever_the_channel_axis():
-    with pytest.raises(ValueError, match=r"more than 1 spatial element .* \(2, 1, 1, 3\)"):
+    with pytest.raises(ValueError, match="more than 1 spatial element"):
         instance_norm(np.zeros((2, 1, 1, 3)), channel_axis=-1)
 
 
