@@ -74,6 +74,8 @@ cdef enum:
     # Bytes of a channels-last sample that one processor's own cache does not hold.
     SHARE_ABOVE = 1048576
 
+cdef float TINY = 1.17549435e-38    # of normal numbers the least
+
 include "kernels/machine.pxi"
 include "kernels/half.pxi"
 include "kernels/statistics.pxi"

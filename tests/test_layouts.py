@@ -194,8 +194,13 @@ def test_given_statistics(shape, own, dtype, layout):
 
     gradients = instance_norm_backward(g, x, p.weight, mean=mean, rstd=rstd, use_input_stats=False)
     expected = reference.backward_given(p.grad_output, p.x, p.weight, mean=mean, rstd=rstd)
-    for a, e in zip(gradients, expected, strict=True):
-        assert (np.abs(a - e) <= resolution * np.abs(e).max()).all()
+    assert (np.abs(gradients[0] - expected[0]) <= resolution * np.abs(expected[0]).max()).all()
+    # At the scale of the terms that they are the sums of.
+    terms = reference.backward_given(
+        np.abs(p.grad_output), np.abs(p.x), None, mean=-np.abs(mean), rstd=rstd
+    )
+    for a, e, size in zip(gradients[1:], expected[1:], terms[1:], strict=True):
+        assert (np.abs(a - e) <= resolution * np.maximum(np.abs(e).max(), size)).all()
     assert_keeps_layout(gradients[0], x)
 
 
@@ -464,8 +469,8 @@ def test_channel_axis_with_all_the_other_arguments(dtype):
     actual = instance_norm_backward(g, x, p.weight, **options, out=g, channel_axis=-1)
     assert actual[0] is g
     np.testing.assert_array_equal(g, in_shape_channels_last(expected[0]))
-    assert same_bits(actual[1], expected[1])
-    assert same_bits(actual[2], expected[2])
+    for a, e in zip(actual[1:], expected[1:], strict=True):  # sums, formed in another order
+        np.testing.assert_allclose(a.astype(float), e.astype(float), rtol=8 * RESOLUTION[dtype])
 
 
 @pytest.mark.parametrize("name", ["x", "weight", "bias", "mean", "var"])

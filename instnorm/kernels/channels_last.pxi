@@ -481,7 +481,7 @@ cdef inline void set_line(
     Lines *lines, Py_ssize_t c, Line line, floating like
 ) noexcept nogil:
     (<floating *>lines.centre)[c] = <floating>line.centre
-    (<floating *>lines.scale)[c] = <floating>line.scale
+    (<floating *>lines.scale)[c] = narrow_scale(line.scale, like)
     (<floating *>lines.scale_rest)[c] = <floating>line.scale_rest
     (<floating *>lines.shift)[c] = <floating>line.shift
     lines.exact[c] = line
@@ -675,6 +675,28 @@ cdef inline void plane_tile(
             break
 
 
+cdef void write_scaled(
+    const element *grad_output, element *grad_input, Grid grid, Py_ssize_t block,
+    const floating *scale,  # IN  `width`
+) noexcept nogil:
+    """grad_input = grad_output * scale: x has no part in it, not even a NaN of x."""
+    cdef Py_ssize_t step, i, start = block * grid.block * grid.width
+    cdef floating wide[STEP]
+    cdef Py_ssize_t j, whole = grid.width - grid.width % STEP
+    for step in range(steps_of(grid, block)):
+        for i in range(whole // STEP):
+            take(grad_output + start + i * STEP, wide)
+            for j in range(STEP):
+                wide[j] = wide[j] * scale[i * STEP + j]
+            give(<const floating *>wide, grad_input + start + i * STEP, False)
+        for i in range(whole, grid.width):
+            set_one(grad_input + start + i, one(grad_output + start + i, scale) * scale[i])
+        start += grid.width
+    if has_rest(grid, block):
+        for i in range(grid.rest):
+            set_one(grad_input + start + i, one(grad_output + start + i, scale) * scale[i])
+
+
 cdef void write_planes(
     const element *grad_output, const element *x, element *grad_input,  # the sample
     Grid grid, Py_ssize_t block, Planes planes, bint stream, floating like,
@@ -687,8 +709,11 @@ cdef void write_planes(
     cdef const floating *centre = <const floating *>planes.centre
     cdef const floating *x_scale = <const floating *>planes.x_scale
     cdef const floating *shift = <const floating *>planes.shift
-    if not (planes.fit and planes.through_statistics):
+    if not planes.fit:
         write_planes_in_double(grad_output, x, grad_input, grid, block, planes, like)
+        return
+    if not planes.through_statistics:
+        write_scaled(grad_output, grad_input, grid, block, grad_scale)
         return
     for step in range((count + TILE - 1) // TILE):
         size = min(count - step * TILE, <Py_ssize_t>TILE)

@@ -3,7 +3,8 @@
 cdef struct Line:
     # y = (x - centre) * scale + shift. `centre` is the mean as the input's type
     # holds it, and `shift` carries the part of the mean that is lost there.
-    # For float32, `scale_rest` is what it loses of the scale.
+    # For float32, `scale_rest` is what it loses of the scale; it has the scale's sign and is not
+    # zero, so that an infinite x - centre stays infinite.
     double centre
     double scale
     double scale_rest
@@ -17,14 +18,26 @@ cdef inline Line line_of(
     cdef floating centre = <floating>(origin + offset)
     line.centre = centre
     line.scale = rstd * weight
-    line.scale_rest = line.scale - <floating>line.scale
+    line.scale_rest = 0
+    if floating is float:
+        line.scale_rest = line.scale - instnorm_toward_zero(line.scale)
+        if line.scale != 0 and not fabs(line.scale_rest) > 0:
+            line.scale_rest = TINY if line.scale > 0 else -TINY
     line.shift = bias - ((origin - line.centre) + offset) * line.scale
     return line
 
 
 cdef inline bint fits_float(double scale) noexcept nogil:
-    """Whether float32 holds `scale` and the differences that it multiplies; NaN it does."""
-    return scale == 0 or not (fabs(scale) <= 1e-36 or fabs(scale) >= 1e36)
+    """Whether float32 holds `scale` and the differences that it multiplies, as well as NaN."""
+    return scale == 0 or not isfinite(scale) or 1e-28 < fabs(scale) < 1e36
+
+
+cdef inline floating narrow_scale(double scale, floating like) noexcept nogil:
+    """The part of a scale that `scale_rest` is added to."""
+    if floating is float:
+        return instnorm_toward_zero(scale)
+    else:
+        return scale
 
 
 cdef inline floating on_line(
@@ -45,7 +58,7 @@ cdef inline void apply_line(
     bint stream,            # past the cache
 ) noexcept nogil:
     cdef floating centre = <floating>line.centre
-    cdef floating scale = <floating>line.scale
+    cdef floating scale = narrow_scale(line.scale, <floating>0)
     cdef floating scale_rest = <floating>line.scale_rest
     cdef floating shift = <floating>line.shift
     cdef floating step[STEP]
@@ -172,7 +185,7 @@ cdef inline void write_narrow(
 ) noexcept nogil:
     """As apply_line, of at most BLOCK elements: cache line by cache line, in registers."""
     cdef float centre = <float>line.centre
-    cdef float scale = <float>line.scale
+    cdef float scale = instnorm_toward_zero(line.scale)
     cdef float scale_rest = <float>line.scale_rest
     cdef float shift = <float>line.shift
     cdef float wide[2 * STEP]

@@ -47,6 +47,7 @@ cdef extern from *:
     #endif
 
     /* Sum of 16 numbers, as a balanced tree: each step adds halves of a register. */
+    #include <stdint.h>
     #include <string.h>
     #if defined(__GNUC__) && defined(__has_builtin)
     #if __has_builtin(__builtin_shufflevector)
@@ -76,6 +77,16 @@ cdef extern from *:
         return (four[0] + four[2]) + (four[1] + four[3]);
     }
     #endif
+
+    /* The float nearest to a double that is no further from zero. */
+    static inline float instnorm_toward_zero(double value) {
+        float nearest = (float)value;
+        uint32_t bits;
+        memcpy(&bits, &nearest, sizeof bits);
+        bits -= __builtin_fabs((double)nearest) > __builtin_fabs(value);
+        memcpy(&nearest, &bits, sizeof bits);
+        return nearest;
+    }
 
     /* Ask for the line at an address, which may lie beyond an array. */
     #if defined(__GNUC__)
@@ -125,6 +136,7 @@ cdef extern from *:
     bint instnorm_has_avx512() nogil
     float instnorm_madd_float(float a, float b, float c) noexcept nogil
     double instnorm_madd_double(double a, double b, double c) noexcept nogil
+    float instnorm_toward_zero(double value) noexcept nogil
     void instnorm_prefetch(const void *address) noexcept nogil
     double instnorm_total_of_16(const double *lane) noexcept nogil
     void instnorm_stream_line(void *to, const void *source) noexcept nogil
