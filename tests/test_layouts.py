@@ -271,8 +271,7 @@ def test_in_place(shape, dtype, layout):
     x, g = WRITEABLE[layout](p.x), WRITEABLE[layout](p.grad_output)
     y, mean, rstd = instance_norm(x.copy(order="K"), p.weight, p.bias, eps=p.eps, return_stats=True)
     for out in (g, x):
-        out_is_g = out is g
-        grad_output = g if out_is_g else WRITEABLE[layout](p.grad_output)
+        grad_output = g if out is g else WRITEABLE[layout](p.grad_output)
         results = instance_norm_backward(grad_output, x, p.weight, mean=mean, rstd=rstd, out=out)
         assert results[0] is out
         assert_right(p, [y, *results])
