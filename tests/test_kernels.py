@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import reference
+from reference import gradient_scale
 
 import instnorm
 from instnorm import simd
@@ -143,17 +144,6 @@ def test_forward_given_is_its_twin(length, dtype):
 
 
 # --- backward ------------------------------------------------------------------
-
-
-def gradient_scale(g, x, weight, eps):
-    """The size of the terms that grad_input is made of: what rounding is relative to."""
-    mean, rest, var = reference.statistics(x)
-    rstd = 1 / np.sqrt(var + eps)
-    x_hat = np.abs(x - mean - rest) * rstd
-    axes = reference.spatial(x)
-    g = np.abs(g)
-    terms = g + g.mean(axes, keepdims=True) + x_hat * (g * x_hat).mean(axes, keepdims=True)
-    return np.abs(reference.per_channel(weight, x, 1)) * rstd * terms
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

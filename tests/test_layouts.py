@@ -2,6 +2,9 @@
 
 import itertools
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -24,7 +27,7 @@ from problems import DTYPES, assert_right, posed, problem, same_bits, solve
 
 import instnorm
 from instnorm import functional as F
-from instnorm import instance_norm, instance_norm_backward, nn
+from instnorm import instance_norm, instance_norm_backward, nn, simd
 from instnorm.testing import gradcheck, gradgradcheck
 
 FLOAT32, FLOAT64, FLOAT16, BFLOAT16 = DTYPES
@@ -273,8 +276,7 @@ def test_in_place(shape, dtype, layout):
     x, g = WRITEABLE[layout](p.x), WRITEABLE[layout](p.grad_output)
     y, mean, rstd = instance_norm(x.copy(order="K"), p.weight, p.bias, eps=p.eps, return_stats=True)
     for out in (g, x):
-        out_is_g = out is g
-        grad_output = g if out_is_g else WRITEABLE[layout](p.grad_output)
+        grad_output = g if out is g else WRITEABLE[layout](p.grad_output)
         results = instance_norm_backward(grad_output, x, p.weight, mean=mean, rstd=rstd, out=out)
         assert results[0] is out
         assert_right(p, [y, *results])
@@ -405,7 +407,7 @@ def test_alignment_changes_no_bit(shape, dtype, layout):
     y, mean, rstd = instance_norm(x, p.weight, p.bias, return_stats=True, out=np.empty_like(x))
     y_without_out = instance_norm(x, p.weight, p.bias)
     expected = instance_norm_backward(g, x, p.weight, mean=mean, rstd=rstd, out=np.empty_like(x))
-    for offset in range(64):
+    for offset in range(0, 64, dtype.itemsize):
         x = at_offset(x, offset)
         g = at_offset(g, (5 * offset + dtype.itemsize) % 64)
         out = at_offset(x, (9 * offset + 3 * dtype.itemsize) % 64)
@@ -553,10 +555,6 @@ def mapped(array, path):
 
 def in_torch(array):
     return torch.as_tensor(array)
-
-
-def in_torch_channels_last(array):
-    return torch.as_tensor(array).to(memory_format=torch.channels_last)
 
 
 @in_both_layouts
@@ -728,6 +726,39 @@ def test_a_sample_is_normalized_the_same_in_any_batch(shape, layout, dtype):
         assert same_bits(part_grad, grad_input[part])
 
 
+SOLVE_AND_HASH = """
+import hashlib
+from layouts import LAYOUTS
+from problems import DTYPES, assert_right, problem, solve
+found = hashlib.sha256()
+for shape in [(2, 3, 4, 5), (3, 17, 9, 11), (1, 65, 40, 3), (2, 320, 6, 6), (1, 3, 120, 121)]:
+    for dtype in DTYPES:
+        p = problem(shape, dtype)
+        for layout in ("contiguous", "channels last", "cropped"):
+            results = solve(p, LAYOUTS[layout](p.x), LAYOUTS[layout](p.grad_output))
+            assert_right(p, results, layout)
+            for array in results:
+                found.update(array.tobytes())
+print(found.hexdigest())
+"""
+
+
+def test_every_simd_level_gives_the_same_bits():
+    """Those without a fused multiply-add give others, which are right as well."""
+    found = {}
+    for level in simd.available():
+        path = os.pathsep.join([str(Path(__file__).parent), str(Path(simd.__file__).parents[1])])
+        found[level] = subprocess.run(
+            [sys.executable, "-c", SOLVE_AND_HASH],
+            env={**os.environ, "PYTHONPATH": path, "INSTNORM_SIMD": level},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+    fused = {level: bits for level, bits in found.items() if simd._module(level).HAS_FMA}
+    assert len(set(fused.values())) <= 1
+
+
 # --- promises of precision -------------------------------------------------------------
 
 PROMISED_ULPS = {FLOAT32: 2, FLOAT64: 4}
@@ -857,7 +888,7 @@ def calls(draw):
 
 @pytest.mark.usefixtures("restore_threads")
 @settings(
-    max_examples=200,
+    max_examples=300,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
@@ -887,18 +918,28 @@ def test_any_call(call):
 @in_both_layouts
 @pytest.mark.parametrize("channels", [1, 3])
 def test_more_than_2_to_the_31_elements(channels, layout):
-    """Float16 in place. Only the last pixels differ, and each channel is far from the others."""
-    pixels = (2**31 + 2**16) // channels
-    shape = (1, channels, pixels)
-    memory = np.empty(channels * pixels, np.float16)
-    x = memory.reshape(shape)
+    """All in place. Each channel takes two values, which become 1 and -1."""
+    pixels = 2 * (2**30 // channels + 2**15)
+    x = np.empty((1, channels, pixels), np.float16)
     if layout == "channels last":
-        x = memory.reshape(1, pixels, channels).transpose(0, 2, 1)
-    pattern = np.array([1, -1], np.float16)
+        x = x.reshape(1, pixels, channels).transpose(0, 2, 1)
     for c in range(channels):
-        x[0, c, 0::2], x[0, c, 1::2] = (c + pattern) * 2.0**c
-    assert instance_norm(x, eps=0, out=x) is x
-    for start in range(0, pixels - pixels % 2, 2**26):
-        part = x[..., start : min(start + 2**26, pixels - pixels % 2)]
+        x[0, c, 0::2], x[0, c, 1::2] = (c + 1) * 2.0**c, (c - 1) * 2.0**c
+    y, mean, rstd = instance_norm(x, eps=0, out=x, return_stats=True)
+    assert y is x
+    np.testing.assert_allclose(mean, [[c * 2.0**c for c in range(channels)]], rtol=1e-7)
+    np.testing.assert_allclose(rstd, [[0.5**c for c in range(channels)]], rtol=1e-6)
+    for start in range(0, pixels, 2**26):
+        part = x[..., start : start + 2**26]
         assert (part[..., 0::2] == 1).all()
         assert (part[..., 1::2] == -1).all()
+
+    # The gradient of the squares' sum, which the norm leaves as it is.
+    weight = np.ones(channels)
+    statistics = {"mean": np.zeros(channels), "rstd": weight}
+    grad_input, grad_weight, grad_bias = instance_norm_backward(x, x, weight, **statistics, out=x)
+    assert grad_input is x
+    np.testing.assert_allclose(grad_weight, pixels, rtol=1e-6)
+    np.testing.assert_allclose(grad_bias, 0, atol=1e-6 * pixels)
+    for start in range(0, pixels, 2**26):
+        assert (np.abs(x[..., start : start + 2**26]) < 1e-6).all()
