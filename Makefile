@@ -18,7 +18,7 @@ test: $(VENV)/test        ## Run the test suite
 
 test-mindspore: $(MINDSPORE)/test  ## Compare with the real MindSpore, in an environment of its own
 	$(MINDSPORE)/bin/python -m pytest tests/test_mindspore_side_by_side.py \
-		tests/test_convert_mindspore.py
+		tests/test_convert_mindspore.py tests/test_bridge_mindspore.py
 	$(MINDSPORE)/bin/python -m pytest tests/test_differences.py -k mindspore_does
 
 lint: $(VENV)/lint        ## Check style and types
