@@ -73,6 +73,11 @@ cdef inline void set_one(element *y, floating value) noexcept nogil:
 
 # ------------------------------------------------------------ sums of a block
 
+cdef inline double lost_to(double total, double a, double b) noexcept nogil:
+    """What rounding took from total = a + b; neither is negative (Neumaier 1974)."""
+    return (a - total) + b if a >= b else (b - total) + a
+
+
 cdef inline void add_tile(
     const element *x,       # IN  LANES channels of `steps` wide pixels
     Py_ssize_t width, Py_ssize_t steps,
@@ -80,13 +85,15 @@ cdef inline void add_tile(
     Py_ssize_t skip,        # channels at the front that were added before
     double *sum1,           # INOUT adds the sums of (x - pilot), LANES
     double *sum2,           # INOUT adds the sums of (x - pilot)^2
-    double *largest,        # INOUT the largest of what was added to sum2
+    double *largest,        # INOUT float32: the largest of what was added to sum2;
+                            #       float64: what rounding took from sum2
 ) noexcept nogil:
     cdef floating lane1[LANES]
     cdef floating lane2[LANES]
     cdef floating centre[LANES]
     cdef floating wide[LANES]
     cdef floating d
+    cdef double total
     cdef Py_ssize_t j
     for j in range(LANES):
         lane1[j] = 0
@@ -108,8 +115,12 @@ cdef inline void add_tile(
     for j in range(LANES):
         if j >= skip:
             sum1[j] += lane1[j]
-            sum2[j] += lane2[j]
-            largest[j] = max(largest[j], <double>lane2[j])
+            total = sum2[j] + lane2[j]
+            if floating is float:
+                largest[j] = max(largest[j], <double>lane2[j])
+            else:
+                largest[j] += lost_to(total, sum2[j], lane2[j])
+            sum2[j] = total
 
 
 cdef inline void add_tile_in_double(
@@ -169,7 +180,7 @@ cdef void sum_block(
     cdef Py_ssize_t count = steps_of(grid, block)
     cdef Py_ssize_t together = max(count, <Py_ssize_t>1) if in_double else FLUSH
     cdef Py_ssize_t step, size, channel, first, i
-    cdef double d
+    cdef double d, total
     for i in range(3 * grid.width):
         sums.sum1[i] = 0
     x += block * grid.block * grid.width
@@ -193,8 +204,12 @@ cdef void sum_block(
         for i in range(grid.rest):
             d = <double>one(x + i, pilot) - pilot[i]
             sums.sum1[i] += d
-            sums.sum2[i] += d * d
-            sums.largest[i] = max(sums.largest[i], d * d)
+            total = sums.sum2[i] + d * d
+            if floating is float:
+                sums.largest[i] = max(sums.largest[i], d * d)
+            else:
+                sums.largest[i] += lost_to(total, sums.sum2[i], d * d)
+            sums.sum2[i] = total
 
 
 cdef inline void add_product_tile(
@@ -306,23 +321,34 @@ cdef void sum_products(
 
 # ---------------------------------------------------------- sums of a sample
 
-cdef inline void add_up(double *sums, Grid grid, int number) noexcept nogil:
+cdef inline void add_to(
+    Sums into, Py_ssize_t i, Sums other, Py_ssize_t k, bint squares, floating like
+) noexcept nogil:
+    """Add one element of some sums to one of others."""
+    cdef double total = into.sum2[i] + other.sum2[k]
+    into.sum1[i] += other.sum1[k]
+    if squares:
+        if floating is float:
+            into.largest[i] = max(into.largest[i], other.largest[k])
+        else:
+            into.largest[i] += other.largest[k] + lost_to(total, into.sum2[i], other.sum2[k])
+    into.sum2[i] = total
+
+
+cdef inline void add_up(double *sums, Grid grid, bint squares, floating like) noexcept nogil:
     """Add the sums of all blocks, in order, and of the pixels of a wide one, to the first."""
-    cdef Py_ssize_t block, i, c, arrays = number * grid.width
+    cdef Py_ssize_t block, i
     cdef Sums first = sums_at(sums, grid, 0), other
     for block in range(1, grid.blocks):
         other = sums_at(sums, grid, block)
-        for i in range(2 * grid.width):
-            first.sum1[i] += other.sum1[i]
-        if number == 3:
-            for i in range(grid.width):
-                first.largest[i] = max(first.largest[i], other.largest[i])
+        for i in range(grid.width):
+            add_to(first, i, other, i, squares, like)
     for i in range(grid.channels, grid.width):
-        c = i % grid.channels
-        first.sum1[c] += first.sum1[i]
-        first.sum2[c] += first.sum2[i]
-        if number == 3:
-            first.largest[c] = max(first.largest[c], first.largest[i])
+        add_to(first, i % grid.channels, first, i, squares, like)
+    if floating is double:
+        if squares:
+            for i in range(grid.channels):
+                first.sum2[i] += first.largest[i]
 
 
 cdef void sum_sample(
@@ -336,7 +362,7 @@ cdef void sum_sample(
         grid.blocks, num_threads=threads, schedule="static", use_threads_if=threads > 1
     ):
         sum_block(x, grid, block, pilot, in_double, sums_at(sums, grid, block))
-    add_up(sums, grid, 3)
+    add_up(sums, grid, True, pilot[0])
 
 
 cdef void sum_products_of_sample(
@@ -350,7 +376,7 @@ cdef void sum_products_of_sample(
         sum_products(
             grad_output, x, grid, block, centre, in_double, sums_at(sums, grid, block)
         )
-    add_up(sums, grid, 2)
+    add_up(sums, grid, False, centre[0])
 
 
 cdef inline void repeat(floating *values, Grid grid) noexcept nogil:
@@ -449,10 +475,12 @@ cdef void sample_sums(
         for c in range(grid.channels):
             pilot[c] = one(x + c, pilot)
         repeat(pilot, grid)
-        sum_sample(x, grid, pilot, True, sums, threads)
-        if floating is double:
-            move_pilots(pilot, sums, grid, True)
+        if floating is float:
             sum_sample(x, grid, pilot, True, sums, threads)
+        else:
+            sum_sample(x, grid, pilot, False, sums, threads)
+            move_pilots(pilot, sums, grid, True)
+            sum_sample(x, grid, pilot, False, sums, threads)
         return
     sample_pilots(x, grid, pilot, sums)
     sum_sample(x, grid, pilot, False, sums, threads)
