@@ -42,7 +42,7 @@ _settle_numpy()
 # --- PyNative mode -----------------------------------------------------------------
 
 
-class _Forward(mindspore.common._Function):  # type: ignore[misc]
+class _Forward(mindspore.common._Function):
     """The normalization of Tensors; its backward pass is a function of its own."""
 
     @staticmethod
@@ -59,7 +59,7 @@ class _Forward(mindspore.common._Function):  # type: ignore[misc]
         return (*_Backward.apply(grad_output, *ctx.saved_tensors, *ctx.rest), None)
 
 
-class _Backward(mindspore.common._Function):  # type: ignore[misc]
+class _Backward(mindspore.common._Function):
     """The gradients, which can be differentiated in turn."""
 
     @staticmethod
@@ -79,7 +79,7 @@ class _Backward(mindspore.common._Function):  # type: ignore[misc]
         return (*seconds, None, None, None)
 
 
-class _SecondBackward(mindspore.common._Function):  # type: ignore[misc]
+class _SecondBackward(mindspore.common._Function):
     """The second derivatives, from our own graph."""
 
     @staticmethod
@@ -122,7 +122,7 @@ def _tensor(array: Array, like: Any) -> Any:
 # --- graph mode --------------------------------------------------------------------
 
 
-class _InstanceNorm(ops.Custom):  # type: ignore[misc]
+class _InstanceNorm(ops.Custom):
     """The operator (x, gamma, beta) -> (y, ...) for one eps.
 
     A graph takes in the primitive, and with it `forward` and `bprop`; Python calls it.
@@ -140,7 +140,7 @@ class _InstanceNorm(ops.Custom):  # type: ignore[misc]
 
         gradients = ops.Custom(backward, like_inputs, like_inputs, func_type="pyfunc")
 
-        def bprop(x, gamma, beta, out, dout):  # type: ignore[no-untyped-def]
+        def bprop(x, gamma, beta, out, dout):
             # Compiled by MindSpore, which reads this source: no annotations.
             return gradients(dout[0], x, gamma, out[1], out[2])
 
@@ -164,7 +164,7 @@ _operator = functools.cache(_InstanceNorm)
 # --- the layers --------------------------------------------------------------------
 
 
-class _Layer(nn.Cell):  # type: ignore[misc]
+class _Layer(nn.Cell):
     """What the three layers add to MindSpore's."""
 
     def __init__(
@@ -180,7 +180,7 @@ class _Layer(nn.Cell):  # type: ignore[misc]
         super().__init__(num_features, eps, momentum, affine, gamma_init, beta_init, dtype)
         self.instance_bn = _operator(self.eps)
 
-    def construct(self, x):  # type: ignore[no-untyped-def]
+    def construct(self, x):
         # Compiled by MindSpore, which reads this source: no annotations.
         self._check_input_dim(self.shape(x), self.cls_name)
         return self.instance_bn(x, self.gamma, self.beta)[0]
@@ -244,15 +244,15 @@ _DOCSTRING = """`mindspore.nn.InstanceNorm{rank}d`, computed by the kernels of t
     """
 
 
-class InstanceNorm1d(_Layer, nn.InstanceNorm1d):  # type: ignore[misc] # noqa: D101 - template
+class InstanceNorm1d(_Layer, nn.InstanceNorm1d):  # noqa: D101 - template
     __doc__ = _DOCSTRING.format(rank=1, shapes="(N, C, L)", example=(2, 3, 5))
 
 
-class InstanceNorm2d(_Layer, nn.InstanceNorm2d):  # type: ignore[misc] # noqa: D101 - template
+class InstanceNorm2d(_Layer, nn.InstanceNorm2d):  # noqa: D101 - template
     __doc__ = _DOCSTRING.format(rank=2, shapes="(N, C, H, W)", example=(2, 3, 5, 4))
 
 
-class InstanceNorm3d(_Layer, nn.InstanceNorm3d):  # type: ignore[misc] # noqa: D101 - template
+class InstanceNorm3d(_Layer, nn.InstanceNorm3d):  # noqa: D101 - template
     __doc__ = _DOCSTRING.format(rank=3, shapes="(N, C, D, H, W)", example=(2, 3, 5, 4, 2))
 
 
