@@ -140,7 +140,7 @@ class _InstanceNorm(ops.Custom):
 
         gradients = ops.Custom(backward, like_inputs, like_inputs, func_type="pyfunc")
 
-        def bprop(x, gamma, beta, out, dout):
+        def bprop(x, gamma, beta, out, dout):  # type: ignore[no-untyped-def]
             # Compiled by MindSpore, which reads this source: no annotations.
             return gradients(dout[0], x, gamma, out[1], out[2])
 
@@ -180,7 +180,7 @@ class _Layer(nn.Cell):
         super().__init__(num_features, eps, momentum, affine, gamma_init, beta_init, dtype)
         self.instance_bn = _operator(self.eps)
 
-    def construct(self, x):
+    def construct(self, x):  # type: ignore[no-untyped-def]
         # Compiled by MindSpore, which reads this source: no annotations.
         self._check_input_dim(self.shape(x), self.cls_name)
         return self.instance_bn(x, self.gamma, self.beta)[0]

@@ -448,9 +448,9 @@ cdef inline void write_plane_blocks(
     const element *grad_output, const element *x, element *grad_input, Py_ssize_t length,
     Py_ssize_t first, Py_ssize_t end, Plane plane, bint stream,
 ) noexcept nogil:
-    """Blocks from `first` up to `end` of a row, the last first: it is still in the cache."""
+    """Blocks from `first` up to `end` of a row."""
     cdef Py_ssize_t block, start
-    for block in range(end - 1, first - 1, -1):
+    for block in range(first, end):
         start = block * BLOCK
         write_plane(
             grad_output + start, x + start, grad_input + start, block_size(length, block),

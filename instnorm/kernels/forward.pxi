@@ -319,9 +319,9 @@ cdef inline void write_blocks(
     const element *x, element *y, Py_ssize_t length, Py_ssize_t first, Py_ssize_t end,
     Line line, bint stream,
 ) noexcept nogil:
-    """Blocks from `first` up to `end` of a row, the last first: it is still in the cache."""
+    """Blocks from `first` up to `end` of a row."""
     cdef Py_ssize_t block
-    for block in range(end - 1, first - 1, -1):
+    for block in range(first, end):
         write_line(
             x + block * BLOCK, y + block * BLOCK, block_size(length, block), line, stream
         )
