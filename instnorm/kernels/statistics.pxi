@@ -44,6 +44,18 @@ cdef inline double lanes_total(const double *lane) noexcept nogil:
     return halves_total(half)
 
 
+cdef inline double largest_lane(double *lane) noexcept nogil:
+    """The largest of LANES numbers, which are overwritten: halves side by side, for SIMD."""
+    cdef Py_ssize_t i
+    for i in range(HALF):
+        lane[i] = max(lane[i], lane[i + HALF])
+    for i in range(HALF // 2):
+        lane[i] = max(lane[i], lane[i + HALF // 2])
+    for i in range(HALF // 4):
+        lane[i] = max(lane[i], lane[i + HALF // 4])
+    return max(max(lane[0], lane[1]), max(lane[2], lane[3]))
+
+
 # The elements that do not fill the lanes once more are summed as the last HALF elements
 # of the row, times 0 where they were summed already: no lane is reached by a variable
 # index, so all stay in registers. (0 * inf does no harm: that row is NaN anyway.)
@@ -184,9 +196,7 @@ cdef inline void centred_sums(
         n -= steps * LANES + rest
     sum1[0] = lanes_total(wide1)
     sum2[0] = lanes_total(wide2)
-    largest[0] = 0
-    for j in range(LANES):
-        largest[0] = max(largest[0], wide2[j])
+    largest[0] = largest_lane(wide2)
 
 
 cdef inline Moments block_moments(const floating *x, Py_ssize_t n) noexcept nogil:
