@@ -58,7 +58,8 @@ cdef enum:
     SAMPLES = 4           # steps of LANES that a block's pilot is the mean of
     STEP = 16             # elements of the last pass that are computed together
     CHUNK = 512           # half precision elements that are widened together
-    TILE = 8               # wide pixels of the last pass that are computed together
+    TILE = 4              # wide pixels of the last pass that are computed together
+    WIDE = 128            # elements of a pixel, beyond which few pixels share the first cache
     BLOCK_LAST = 65536    # elements of a block in channels-last memory, about
     NUMBERS = 5           # arrays of a wide pixel that the last pass needs at most
     # Below this many elements a thread team costs more than it gives.

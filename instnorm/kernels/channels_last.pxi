@@ -78,6 +78,17 @@ cdef inline double lost_to(double total, double a, double b) noexcept nogil:
     return (a - total) + b if a >= b else (b - total) + a
 
 
+cdef inline Py_ssize_t ahead_of(
+    Py_ssize_t width, Py_ssize_t pixels, Py_ssize_t channels
+) noexcept nogil:
+    """How far ahead to fetch: so many pixels, or so many channels where pixels are wide.
+
+    Wide pixels would drive each other out of the first cache before their turn: the second
+    takes them.
+    """
+    return channels if width > WIDE else pixels * width
+
+
 cdef inline void add_tile(
     const element *x,       # IN  LANES channels of `steps` wide pixels
     Py_ssize_t width, Py_ssize_t steps,
@@ -88,6 +99,8 @@ cdef inline void add_tile(
     double *largest,        # INOUT float32: the largest of what was added to sum2;
                             #       float64: what rounding took from sum2
 ) noexcept nogil:
+    cdef Py_ssize_t ahead = ahead_of(width, FLUSH, LANES)
+    cdef Py_ssize_t far = FLUSH * width if width > WIDE else 0
     cdef floating lane1[LANES]
     cdef floating lane2[LANES]
     cdef floating centre[LANES]
@@ -102,8 +115,11 @@ cdef inline void add_tile(
     while True:
         take(x, wide)
         take(x + STEP, wide + STEP)
-        instnorm_prefetch(x + FLUSH * width)
-        instnorm_prefetch(x + FLUSH * width + STEP)
+        instnorm_prefetch(x + ahead)
+        instnorm_prefetch(x + ahead + STEP)
+        if far:
+            instnorm_prefetch_far(x + far)
+            instnorm_prefetch_far(x + far + STEP)
         for j in range(LANES):
             d = wide[j] - centre[j]
             lane1[j] = lane1[j] + d
@@ -112,15 +128,17 @@ cdef inline void add_tile(
         steps -= 1
         if steps == 0:
             break
+    for j in range(skip):
+        lane1[j] = 0
+        lane2[j] = 0
     for j in range(LANES):
-        if j >= skip:
-            sum1[j] += lane1[j]
-            total = sum2[j] + lane2[j]
-            if floating is float:
-                largest[j] = max(largest[j], <double>lane2[j])
-            else:
-                largest[j] += lost_to(total, sum2[j], lane2[j])
-            sum2[j] = total
+        sum1[j] += lane1[j]
+        total = sum2[j] + lane2[j]
+        if floating is float:
+            largest[j] = max(largest[j], <double>lane2[j])
+        else:
+            largest[j] += lost_to(total, sum2[j], lane2[j])
+        sum2[j] = total
 
 
 cdef inline void add_tile_in_double(
@@ -217,6 +235,8 @@ cdef inline void add_product_tile(
     const floating *centres, Py_ssize_t skip, double *sum1, double *sum2,
 ) noexcept nogil:
     """As add_tile, of the sums of grad_output and of grad_output * (x - centre)."""
+    cdef Py_ssize_t ahead = ahead_of(width, FLUSH, LANES)
+    cdef Py_ssize_t far = FLUSH * width if width > WIDE else 0
     cdef floating lane1[LANES]
     cdef floating lane2[LANES]
     cdef floating centre[LANES]
@@ -232,10 +252,15 @@ cdef inline void add_product_tile(
         take(x + STEP, wide + STEP)
         take(grad_output, grad)
         take(grad_output + STEP, grad + STEP)
-        instnorm_prefetch(x + FLUSH * width)
-        instnorm_prefetch(x + FLUSH * width + STEP)
-        instnorm_prefetch(grad_output + FLUSH * width)
-        instnorm_prefetch(grad_output + FLUSH * width + STEP)
+        instnorm_prefetch(x + ahead)
+        instnorm_prefetch(x + ahead + STEP)
+        instnorm_prefetch(grad_output + ahead)
+        instnorm_prefetch(grad_output + ahead + STEP)
+        if far:
+            instnorm_prefetch_far(x + far)
+            instnorm_prefetch_far(x + far + STEP)
+            instnorm_prefetch_far(grad_output + far)
+            instnorm_prefetch_far(grad_output + far + STEP)
         for j in range(LANES):
             lane1[j] = lane1[j] + grad[j]
             lane2[j] = madd(grad[j], wide[j] - centre[j], lane2[j])
@@ -244,10 +269,12 @@ cdef inline void add_product_tile(
         steps -= 1
         if steps == 0:
             break
+    for j in range(skip):
+        lane1[j] = 0
+        lane2[j] = 0
     for j in range(LANES):
-        if j >= skip:
-            sum1[j] += lane1[j]
-            sum2[j] += lane2[j]
+        sum1[j] += lane1[j]
+        sum2[j] += lane2[j]
 
 
 cdef inline void add_product_tile_in_double(
@@ -492,6 +519,23 @@ cdef void sample_sums(
             put_back(sums, grid, kept)
 
 
+cdef inline void finish_channels(
+    const floating *pilot,
+    double *sums,           # INOUT of the sample; the first C become mean - pilot
+    Grid grid, double eps,
+    double *mean, double *rstd,     # OUT C
+) noexcept nogil:
+    """As moments_of and finish_row, of all channels at once."""
+    cdef double offset, m2
+    cdef Py_ssize_t c
+    for c in range(grid.channels):
+        offset = sums[c] / grid.pixels
+        m2 = sums[grid.width + c] - sums[c] * offset
+        mean[c] = pilot[c] + offset
+        rstd[c] = inverse_std((0 if m2 < 0 else m2) / grid.pixels, eps)
+        sums[c] = offset
+
+
 # ------------------------------------------------------------- the last pass
 
 cdef struct Lines:
@@ -518,6 +562,30 @@ cdef inline void set_line(
             lines.fit = False
 
 
+ctypedef fused origin_type:
+    float
+    double
+
+
+cdef inline void set_lines(
+    Lines *lines, Grid grid,
+    const origin_type *origin,              # IN  C
+    const double *offset, const double *rstd,   # IN  C
+    Affine affine,
+    double *room,                           # 2 * C
+    floating like,
+) noexcept nogil:
+    cdef Py_ssize_t c
+    cdef double *weight = room
+    cdef double *bias = room + grid.channels
+    weights_of(affine, 0, grid.channels, weight)
+    biases_of(affine, 0, grid.channels, bias)
+    for c in range(grid.channels):
+        set_line(
+            lines, c, line_of(origin[c], offset[c], rstd[c], weight[c], bias[c], like), like
+        )
+
+
 cdef inline void repeat_lines(Lines lines, Grid grid, floating like) noexcept nogil:
     repeat(<floating *>lines.centre, grid)
     repeat(<floating *>lines.scale, grid)
@@ -536,7 +604,7 @@ cdef inline void line_tile(
     cdef floating scale_rest[STEP]
     cdef floating shift[STEP]
     cdef floating wide[STEP]
-    cdef Py_ssize_t j
+    cdef Py_ssize_t j, ahead = ahead_of(width, TILE, LANES)
     for j in range(STEP):
         centre[j] = centres[j]
         scale[j] = scales[j]
@@ -544,7 +612,8 @@ cdef inline void line_tile(
         shift[j] = shifts[j]
     while True:
         take(x, wide)
-        instnorm_prefetch(x + TILE * width)
+        if not stream:  # memory that the caches do not hold is fetched well by itself
+            instnorm_prefetch(x + ahead)
         for j in range(STEP):
             wide[j] = on_line(wide[j], centre[j], scale[j], scale_rest[j], shift[j])
         give(<const floating *>wide, y, stream)
@@ -678,7 +747,7 @@ cdef inline void plane_tile(
     cdef floating shift[STEP]
     cdef floating wide[STEP]
     cdef floating grad[STEP]
-    cdef Py_ssize_t j
+    cdef Py_ssize_t j, ahead = ahead_of(width, TILE, LANES)
     for j in range(STEP):
         grad_mean[j] = grad_means[j]
         grad_scale[j] = grad_scales[j]
@@ -688,8 +757,9 @@ cdef inline void plane_tile(
     while True:
         take(x, wide)
         take(grad_output, grad)
-        instnorm_prefetch(x + TILE * width)
-        instnorm_prefetch(grad_output + TILE * width)
+        if not stream:  # memory that the caches do not hold is fetched well by itself
+            instnorm_prefetch(x + ahead)
+            instnorm_prefetch(grad_output + ahead)
         for j in range(STEP):
             wide[j] = on_plane(
                 grad[j], wide[j], grad_mean[j], grad_scale[j], centre[j], x_scale[j], shift[j]
@@ -886,25 +956,14 @@ cdef bint forward_sample(
     """False: no memory."""
     cdef Room room
     cdef Lines lines
-    cdef Moments moments
     cdef floating *pilot
-    cdef Py_ssize_t c
     if not find_room(&room, grid):
         return False
     pilot = number_array(room, grid, 4, like)
     sample_sums(x, grid, pilot, room.sums, room.kept, threads)
+    finish_channels(pilot, room.sums, grid, eps, mean, rstd)
     lines = lines_in(room, grid, like)
-    for c in range(grid.channels):
-        moments = moments_of(grid.pixels, pilot[c], room.sums[c], room.sums[grid.width + c])
-        finish_row(moments, eps, &mean[c], &rstd[c])
-        set_line(
-            &lines, c,
-            line_of(
-                moments.origin, moments.offset, rstd[c],
-                weight_of(affine, c), bias_of(affine, c), like,
-            ),
-            like,
-        )
+    set_lines(&lines, grid, pilot, room.sums, rstd, affine, room.kept, like)
     if y != NULL:
         repeat_lines(lines, grid, like)
         write_sample(x, y, grid, lines, stream and whole_lines(y, grid), threads, like)
@@ -924,10 +983,8 @@ cdef bint apply_sample(
         return False
     lines = lines_in(room, grid, like)
     for c in range(grid.channels):
-        set_line(
-            &lines, c,
-            line_of(mean[c], 0, rstd[c], weight_of(affine, c), bias_of(affine, c), like), like,
-        )
+        room.sums[c] = 0
+    set_lines(&lines, grid, mean, room.sums, rstd, affine, room.kept, like)
     repeat_lines(lines, grid, like)
     write_sample(x, y, grid, lines, stream and whole_lines(y, grid), threads, like)
     free(room.memory)

@@ -88,11 +88,14 @@ cdef extern from *:
         return nearest;
     }
 
-    /* Ask for the line at an address, which may lie beyond an array. */
+    /* Ask for the line at an address, which may lie beyond an array, in the first cache or, if
+       its turn is far, in the second. */
     #if defined(__GNUC__)
     #define instnorm_prefetch(address) __builtin_prefetch(address)
+    #define instnorm_prefetch_far(address) __builtin_prefetch(address, 0, 2)
     #else
     #define instnorm_prefetch(address) ((void)(address))
+    #define instnorm_prefetch_far(address) ((void)(address))
     #endif
 
     /* Write 64 bytes to an address that is a multiple of 64, without reading the line into
@@ -138,6 +141,7 @@ cdef extern from *:
     double instnorm_madd_double(double a, double b, double c) noexcept nogil
     float instnorm_toward_zero(double value) noexcept nogil
     void instnorm_prefetch(const void *address) noexcept nogil
+    void instnorm_prefetch_far(const void *address) noexcept nogil
     double instnorm_total_of_16(const double *lane) noexcept nogil
     void instnorm_stream_line(void *to, const void *source) noexcept nogil
     void instnorm_stream_end() noexcept nogil
