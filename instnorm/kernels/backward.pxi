@@ -25,7 +25,7 @@ cdef inline void product_sums_in_double(
     cdef double lane2[HALF]
     cdef double g
     cdef Py_ssize_t j, i = 0
-    cdef const double *last = tail_mask(n)
+    cdef const double *last = tail_mask(n, HALF)
     if n < HALF:
         product_sums_of_few(grad_output, x, n, centre, sum_grad, sum_product)
         return
@@ -65,7 +65,7 @@ cdef inline void product_sums_of_short(
     cdef double wide2[HALF]
     cdef floating g
     cdef Py_ssize_t j, i = 0
-    cdef const double *last = tail_mask(n)
+    cdef const double *last = tail_mask(n, HALF)
     if n < HALF:
         product_sums_of_few(grad_output, x, n, centre, sum_grad, sum_product)
         return
@@ -95,48 +95,58 @@ cdef inline void product_sums_of_short(
             product_sums_in_double(grad_output, x, n, centre, sum_grad, sum_product)
 
 
-cdef inline void product_sums(
-    const floating *grad_output,    # IN  n elements
-    const floating *x,              # IN  n elements
-    Py_ssize_t n,
-    floating centre,
+cdef inline void product_sums_in_lanes(
+    const element *grad_output, const element *x, Py_ssize_t n, floating centre,
     double *sum_grad,               # OUT sum of grad_output
     double *sum_product,            # OUT sum of grad_output * (x - centre)
 ) noexcept nogil:
+    """In the type of `centre`."""
     cdef floating lane1[LANES]
     cdef floating lane2[LANES]
+    cdef floating grad[LANES]
+    cdef floating some[LANES]
     cdef double wide1[LANES]
     cdef double wide2[LANES]
     cdef floating g
-    cdef Py_ssize_t steps, rest, i, j, done = 0
-    if n <= SHORT:
-        product_sums_of_short(grad_output, x, n, centre, sum_grad, sum_product)
-        return
+    cdef const double *last = tail_mask(n, LANES)
+    cdef Py_ssize_t i, j, step = 0, steps = n // LANES
     for j in range(LANES):
         wide1[j] = 0
         wide2[j] = 0
-    while done < n:
-        steps = min((n - done) // LANES, <Py_ssize_t>FLUSH)
-        rest = 0 if steps == FLUSH else (n - done) % LANES
+    while step < steps:
         for j in range(LANES):
             lane1[j] = 0
             lane2[j] = 0
-        for i in range(steps):
+        for i in range(step, min(step + FLUSH, steps)):
+            take_lanes(grad_output + i * LANES, grad)
+            take_lanes(x + i * LANES, some)
             for j in range(LANES):
-                g = grad_output[done + i * LANES + j]
-                lane1[j] = lane1[j] + g
-                lane2[j] = madd(g, x[done + i * LANES + j] - centre, lane2[j])
-        done += steps * LANES
-        for j in range(rest):
-            g = grad_output[done + j]
-            lane1[j] = lane1[j] + g
-            lane2[j] = madd(g, x[done + j] - centre, lane2[j])
-        done += rest
+                lane1[j] = lane1[j] + grad[j]
+                lane2[j] = madd(grad[j], some[j] - centre, lane2[j])
         for j in range(LANES):
             wide1[j] = wide1[j] + lane1[j]
             wide2[j] = wide2[j] + lane2[j]
+        step += FLUSH
+    if n % LANES:
+        take_lanes(grad_output + n - LANES, grad)
+        take_lanes(x + n - LANES, some)
+        for j in range(LANES):
+            g = <floating>last[j] * grad[j]
+            wide1[j] = wide1[j] + g
+            wide2[j] = madd(<double>g, <double>(some[j] - centre), wide2[j])
     sum_grad[0] = lanes_total(wide1)
     sum_product[0] = lanes_total(wide2)
+
+
+cdef inline void product_sums(
+    const floating *grad_output, const floating *x, Py_ssize_t n, floating centre,
+    double *sum_grad, double *sum_product,
+) noexcept nogil:
+    """Of any number of elements, as exact as it takes."""
+    if n <= SHORT:
+        product_sums_of_short(grad_output, x, n, centre, sum_grad, sum_product)
+        return
+    product_sums_in_lanes(grad_output, x, n, centre, sum_grad, sum_product)
     if floating is float:
         if not sums_well(sum_grad[0], sum_product[0], n):
             product_sums_in_double(grad_output, x, n, centre, sum_grad, sum_product)
@@ -279,6 +289,10 @@ cdef inline void product_sums_at(
     if element is float or element is double:
         product_sums(grad_output, x, n, <element>mean, sum_grad, sum_product)
     else:
+        if n > SHORT:
+            product_sums_in_lanes(grad_output, x, n, <float>mean, sum_grad, sum_product)
+            if sums_well(sum_grad[0], sum_product[0], n):
+                return
         widen(grad_output, wide_grad, n)
         widen(x, wide_x, n)
         product_sums(

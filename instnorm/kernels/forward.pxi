@@ -151,13 +151,11 @@ cdef inline void biases_of(
 # ------------------------------------------------------- blocks of any dtype
 
 cdef inline Moments moments_at(const element *x, Py_ssize_t n) noexcept nogil:
-    """As block_moments, of at most BLOCK elements."""
-    cdef float wide[BLOCK]
-    if element is float or element is double:
-        return block_moments(x, n)
+    """As block_moments, in the type in which elements of the dtype are computed."""
+    if element is double:
+        return block_moments(x, n, <double>0)
     else:
-        widen(x, wide, n)
-        return block_moments(<const float *>wide, n)
+        return block_moments(x, n, <float>0)
 
 
 cdef inline Line line_for(
@@ -308,10 +306,14 @@ cdef inline Line line_of_row(
 
 
 cdef inline Moments moments_of_row(const element *x, Py_ssize_t length) noexcept nogil:
-    cdef Moments row = moments_at(x, block_size(length, 0))
+    cdef Moments row, moments
     cdef Py_ssize_t block
-    for block in range(1, blocks_in(length)):
-        merge(&row, moments_at(x + block * BLOCK, block_size(length, block)))
+    for block in range(blocks_in(length)):
+        moments = moments_at(x + block * BLOCK, block_size(length, block))
+        if block == 0:
+            row = moments
+        else:
+            merge(&row, moments)
     return row
 
 

@@ -56,18 +56,18 @@ cdef inline double largest_lane(double *lane) noexcept nogil:
     return max(max(lane[0], lane[1]), max(lane[2], lane[3]))
 
 
-# The elements that do not fill the lanes once more are summed as the last HALF elements
-# of the row, times 0 where they were summed already: no lane is reached by a variable
-# index, so all stay in registers. (0 * inf does no harm: that row is NaN anyway.)
-cdef double[2 * HALF] ZEROS_THEN_ONES
+# The elements that do not fill the lanes once more are summed as part of the row's last elements,
+# as many as there are lanes, times 0 where they were summed already: no lane is reached by a
+# variable index, so all stay in registers. (0 * inf does no harm: that row is NaN anyway.)
+cdef double[2 * LANES] ZEROS_THEN_ONES
 cdef int _i
-for _i in range(2 * HALF):
-    ZEROS_THEN_ONES[_i] = _i >= HALF
+for _i in range(2 * LANES):
+    ZEROS_THEN_ONES[_i] = _i >= LANES
 
 
-cdef inline const double *tail_mask(Py_ssize_t n) noexcept nogil:
-    """HALF numbers: 0 for what whole steps of HALF elements reach, 1 for the n % HALF last."""
-    return &ZEROS_THEN_ONES[n % <Py_ssize_t>HALF]
+cdef inline const double *tail_mask(Py_ssize_t n, Py_ssize_t lanes) noexcept nogil:
+    """`lanes` numbers: 0 for what whole steps of `lanes` reach, 1 for the n % lanes last."""
+    return &ZEROS_THEN_ONES[LANES - lanes + n % lanes]
 
 
 # ------------------------------------------------------- all in double
@@ -97,7 +97,7 @@ cdef inline void sums_in_double(
     cdef double lane2[HALF]
     cdef double d
     cdef Py_ssize_t j, i = 0
-    cdef const double *last = tail_mask(n)
+    cdef const double *last = tail_mask(n, HALF)
     if n < HALF:
         sums_of_few(x, n, origin, sum1, sum2)
         return
@@ -138,27 +138,37 @@ cdef inline Moments moments_in_double(const floating *x, Py_ssize_t n) noexcept 
 
 # ------------------------------------------------------------------ a block
 
-cdef inline floating pilot_of(const floating *x) noexcept nogil:
+cdef inline void take_lanes(const element *x, floating *wide) noexcept nogil:
+    """LANES elements as the type to compute in."""
+    take(x, wide)
+    take(x + STEP, wide + STEP)
+
+
+cdef inline floating pilot_of(const element *x, floating like) noexcept nogil:
     """The mean of the first SAMPLES steps; x itself if constant.
 
     Spread over the block they would say more, but memory is fastest read in order.
     """
     cdef floating lane[LANES]
+    cdef floating some[LANES]
     cdef double wide[LANES]
-    cdef floating first = x[0]
+    cdef floating first
     cdef Py_ssize_t i, j
+    take_lanes(x, some)
+    first = some[0]
     for j in range(LANES):
-        lane[j] = 0
-    for i in range(SAMPLES):
+        lane[j] = some[j] - first
+    for i in range(1, SAMPLES):
+        take_lanes(x + i * LANES, some)
         for j in range(LANES):
-            lane[j] = lane[j] + (x[i * LANES + j] - first)
+            lane[j] = lane[j] + (some[j] - first)
     for j in range(LANES):
         wide[j] = lane[j]
     return <floating>(first + lanes_total(wide) / (SAMPLES * LANES))
 
 
 cdef inline void centred_sums(
-    const floating *x,      # IN  n elements
+    const element *x,       # IN  n elements
     Py_ssize_t n,
     floating pilot,
     double *sum1,           # OUT sum of (x - pilot)
@@ -167,44 +177,49 @@ cdef inline void centred_sums(
 ) noexcept nogil:
     cdef floating lane1[LANES]
     cdef floating lane2[LANES]
+    cdef floating some[LANES]
     cdef double wide1[LANES]
     cdef double wide2[LANES]
     cdef floating d
-    cdef Py_ssize_t steps, rest, i, j
+    cdef const double *last = tail_mask(n, LANES)
+    cdef Py_ssize_t i, j, step = 0, steps = n // LANES
     for j in range(LANES):
         wide1[j] = 0
         wide2[j] = 0
-    while n > 0:
-        steps = min(n // LANES, <Py_ssize_t>FLUSH)
-        rest = 0 if steps == FLUSH else n % LANES
+    while step < steps:
         for j in range(LANES):
             lane1[j] = 0
             lane2[j] = 0
-        for i in range(steps):
+        for i in range(step, min(step + FLUSH, steps)):
+            take_lanes(x + i * LANES, some)
             for j in range(LANES):
-                d = x[i * LANES + j] - pilot
+                d = some[j] - pilot
                 lane1[j] = lane1[j] + d
                 lane2[j] = madd(d, d, lane2[j])
-        for j in range(rest):
-            d = x[steps * LANES + j] - pilot
-            lane1[j] = lane1[j] + d
-            lane2[j] = madd(d, d, lane2[j])
         for j in range(LANES):
             wide1[j] = wide1[j] + lane1[j]
             wide2[j] = wide2[j] + lane2[j]
-        x += steps * LANES + rest
-        n -= steps * LANES + rest
+        step += FLUSH
+    if n % LANES:
+        take_lanes(x + n - LANES, some)
+        for j in range(LANES):
+            d = <floating>last[j] * (some[j] - pilot)
+            wide1[j] = wide1[j] + d
+            wide2[j] = madd(<double>d, <double>d, wide2[j])
     sum1[0] = lanes_total(wide1)
     sum2[0] = lanes_total(wide2)
     largest[0] = largest_lane(wide2)
 
 
-cdef inline Moments block_moments(const floating *x, Py_ssize_t n) noexcept nogil:
+cdef inline Moments block_moments(
+    const element *x, Py_ssize_t n, floating like
+) noexcept nogil:
+    """Of at most BLOCK elements."""
     cdef double sum1, sum2, largest
     cdef floating pilot
     if n <= SHORT:
-        return moments_in_double(x, n)
-    pilot = pilot_of(x)
+        return moments_with_care(x, n)
+    pilot = pilot_of(x, like)
     centred_sums(x, n, pilot, &sum1, &sum2, &largest)
     # The samples missed what the block is like, and the squares are larger than need be.
     if sum1 * (sum1 / n) > 0.25 * sum2:
@@ -214,8 +229,18 @@ cdef inline Moments block_moments(const floating *x, Py_ssize_t n) noexcept nogi
     # rounding no other element averages out: once more.
     if floating is float:
         if not (sum2 > n * 1e-28 and sum2 < 1e37 and largest < 0.125 * sum2):
-            return moments_in_double(x, n)
+            return moments_with_care(x, n)
     return moments_of(n, pilot, sum1, sum2)
+
+
+cdef inline Moments moments_with_care(const element *x, Py_ssize_t n) noexcept nogil:
+    """As moments_in_double, of at most BLOCK elements."""
+    cdef float wide[BLOCK]
+    if element is float or element is double:
+        return moments_in_double(x, n)
+    else:
+        widen(x, wide, n)
+        return moments_in_double(<const float *>wide, n)
 
 
 # --------------------------------------------------------- a row of blocks
@@ -249,14 +274,6 @@ cdef inline void merge(
     add_exactly(&into.m2, &into.m2_rest, block.m2)
     add_exactly(&into.m2, &into.m2_rest, delta * delta * (into.count * block.count / count))
     into.count = count
-
-
-cdef inline Moments row_moments(const floating *x, Py_ssize_t length) noexcept nogil:
-    cdef Moments row = block_moments(x, block_size(length, 0))
-    cdef Py_ssize_t block
-    for block in range(1, blocks_in(length)):
-        merge(&row, block_moments(x + block * BLOCK, block_size(length, block)))
-    return row
 
 
 cdef inline double inverse_std(double var, double eps) noexcept nogil:
