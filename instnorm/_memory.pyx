@@ -12,9 +12,10 @@ NumPy asks an allocator that is set for the current context (its NEP 49). Betwee
 came from, so its memory finds its way back here whenever it dies.
 
 Blocks below SMALLEST go straight to malloc. The others are rounded up to a size
-class, at most an eighth more. Free blocks of a class form a list, linked through
-their first bytes. NumPy allocates and frees with the GIL held; the lock guards
-against builds where it does not.
+class, at most an eighth more. Free blocks are linked through their first bytes, those
+of a class and all of them by age: where one more would exceed the limit, those that
+waited longest go back to the system. NumPy allocates and frees with the GIL held; the
+lock guards against builds where it does not.
 """
 
 cimport numpy as cnp
@@ -79,7 +80,17 @@ cdef enum:
 
 SMALLEST_BLOCK = SMALLEST
 
-cdef void *free_blocks[CLASSES]
+cdef struct Block:
+    # What stands in a free block.
+    int number          # of its size class
+    Block *newer        # freed after it
+    Block *older        # freed before it
+    Block *above        # of its class, freed after it
+    Block *below        # of its class, freed before it
+
+cdef Block *newest = NULL
+cdef Block *oldest = NULL
+cdef Block *tops[CLASSES]   # the newest of each class
 cdef size_t cached_bytes = 0
 cdef size_t limit_bytes = 0
 
@@ -102,31 +113,77 @@ cdef inline size_t size_of(int number) noexcept nogil:
 
 # ---------------------------------------------------------------- the cache
 
+cdef void link(Block *block, int number) noexcept nogil:
+    """Put a block that was freed into both lists."""
+    global newest, oldest, cached_bytes
+    block.number = number
+    block.newer = NULL
+    block.older = newest
+    if newest == NULL:
+        oldest = block
+    else:
+        newest.newer = block
+    newest = block
+    block.above = NULL
+    block.below = tops[number]
+    if block.below != NULL:
+        block.below.above = block
+    tops[number] = block
+    cached_bytes += size_of(number)
+
+
+cdef void unlink(Block *block) noexcept nogil:
+    """Take a block out of both lists."""
+    global newest, oldest, cached_bytes
+    if block.newer == NULL:
+        newest = block.older
+    else:
+        block.newer.older = block.older
+    if block.older == NULL:
+        oldest = block.newer
+    else:
+        block.older.newer = block.newer
+    if block.above == NULL:
+        tops[block.number] = block.below
+    else:
+        block.above.below = block.below
+    if block.below != NULL:
+        block.below.above = block.above
+    cached_bytes -= size_of(block.number)
+
+
 cdef void *take(int number) noexcept nogil:
     """A cached block of the class, or NULL."""
-    global cached_bytes
-    cdef void *block
+    cdef Block *block
     instnorm_lock()
-    block = free_blocks[number]
+    block = tops[number]
     if block != NULL:
-        free_blocks[number] = (<void **>block)[0]
-        cached_bytes -= size_of(number)
+        unlink(block)
     instnorm_unlock()
     return block
 
 
-cdef bint keep(void *block, int number) noexcept nogil:
-    """Cache a block, unless that would exceed the limit."""
-    global cached_bytes
-    cdef bint fits
+cdef void keep(void *block, int number) noexcept nogil:
+    """Cache a block, in place of older ones if that would exceed the limit."""
+    if size_of(number) > limit_bytes:
+        free(block)
+        return
     instnorm_lock()
-    fits = cached_bytes + size_of(number) <= limit_bytes
-    if fits:
-        (<void **>block)[0] = free_blocks[number]
-        free_blocks[number] = block
-        cached_bytes += size_of(number)
+    link(<Block *>block, number)
     instnorm_unlock()
-    return fits
+    trim(limit_bytes)
+
+
+cdef void trim(size_t nbytes) noexcept nogil:
+    """Return the oldest blocks to the system until at most `nbytes` are cached."""
+    cdef Block *block
+    while cached_bytes > nbytes:
+        instnorm_lock()
+        block = oldest
+        if block != NULL:
+            unlink(block)
+        instnorm_unlock()
+        free(block)
 
 
 # ------------------------------------------------------- NumPy's four questions
@@ -150,8 +207,10 @@ cdef void *cache_calloc(void *ctx, size_t count, size_t size) noexcept nogil:
 
 
 cdef void cache_free(void *ctx, void *block, size_t size) noexcept nogil:
-    if block != NULL and (size < SMALLEST or not keep(block, class_of(size))):
+    if size < SMALLEST:
         free(block)
+    elif block != NULL:
+        keep(block, class_of(size))
 
 
 cdef void *cache_realloc(void *ctx, void *block, size_t size) noexcept nogil:
@@ -187,21 +246,14 @@ def leave(before):
 
 def empty_cache():
     """Return all cached memory to the system; arrays that are in use keep theirs."""
-    cdef int number
-    cdef void *block
-    for number in range(CLASSES):
-        block = take(number)
-        while block != NULL:
-            free(block)
-            block = take(number)
+    trim(0)
 
 
 def set_limit(size_t nbytes):
     """Cache at most `nbytes`; what is cached beyond that goes back to the system."""
     global limit_bytes
     limit_bytes = nbytes
-    if cached_bytes > nbytes:
-        empty_cache()
+    trim(nbytes)
 
 
 def get_limit():

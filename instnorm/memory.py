@@ -42,7 +42,8 @@ def empty_cache() -> None:
 def set_cache_limit(nbytes: int) -> None:
     """Set how many bytes of array memory are kept at most; 0 keeps none.
 
-    At import it is the environment variable `INSTNORM_CACHE_BYTES`, or 256 MiB.
+    Beyond that, what has waited longest goes back to the system. At import the limit is the
+    environment variable `INSTNORM_CACHE_BYTES`, or 256 MiB.
 
     Parameters
     ----------

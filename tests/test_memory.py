@@ -75,6 +75,48 @@ def test_the_limit_bounds_the_cache():
     assert 0 < _memory.get_cached() <= 2**20
 
 
+def test_a_full_cache_gives_up_what_waited_longest():
+    instnorm.set_cache_limit(2**20)
+    sizes = (2**18, 3 * 2**16, 3 * 2**17, 2**17, 7 * 2**16)  # the last three fit together
+    for size in sizes:
+        with memory.recycled_memory():
+            array = np.empty(size, np.uint8)
+        del array
+    assert _memory.get_cached() == sum(sizes[2:])
+    with memory.recycled_memory():
+        kept = [np.empty(size, np.uint8) for size in sizes[2:]]
+    assert _memory.get_cached() == 0
+    assert len(kept) == 3
+
+
+def test_a_smaller_limit_keeps_what_fits():
+    with memory.recycled_memory():
+        a, b = np.empty(2**20, np.uint8), np.empty(2**17, np.uint8)
+    del a, b
+    instnorm.set_cache_limit(2**19)
+    assert _memory.get_cached() == 2**17
+
+
+def test_any_order_of_frees_and_uses_keeps_count():
+    rng = np.random.default_rng(0)
+    instnorm.set_cache_limit(2**21)
+    living = []
+    for _ in range(3000):
+        if living and rng.random() < 0.5:
+            array, value = living.pop(int(rng.integers(len(living))))
+            assert (array == value).all()
+            del array
+        else:
+            with memory.recycled_memory():
+                array = np.empty(int(rng.integers(2**16, 2**18)), np.uint8)
+            array[:] = value = len(living) % 251
+            living.append((array, value))
+        assert _memory.get_cached() <= 2**21
+    living.clear()
+    instnorm.empty_cache()
+    assert _memory.get_cached() == 0
+
+
 def test_limit_zero_switches_the_cache_off():
     instnorm.set_cache_limit(0)
     y = instnorm.instance_norm(np.ones(LARGE, np.float32))
