@@ -95,9 +95,12 @@ class _InstanceNorm(Module):
     def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
         """Normalize a batch, or a single sample without the axis N."""
         input = F.as_tensor(input, "input")
-        self._check_shape(input.data.shape)
-        if input.data.ndim == self._unbatched_ndim:
-            return self._normalized(input.reshape(1, *input.shape)).reshape(input.shape)
+        shape = input.data.shape
+        dim = len(shape) - self._unbatched_ndim
+        if dim not in (0, 1) or shape[dim] != self.num_features:
+            self._refuse(shape)
+        if dim == 0:
+            return self._normalized(input.reshape(1, *shape)).reshape(shape)
         return self._normalized(input)
 
     def _normalized(self, input: Tensor) -> Tensor:
@@ -114,10 +117,9 @@ class _InstanceNorm(Module):
             self.eps,
         )
 
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
+    def _refuse(self, shape: tuple[int, ...]) -> None:
+        """Tell what is wrong with the shape of an input; a warning where it does not matter."""
         dim = self._channel_dim(shape)
-        if shape[dim] == self.num_features:
-            return
         if self.affine or self.track_running_stats:
             raise ValueError(
                 f"expected input's size at dim={dim} to match num_features ({self.num_features}), "
