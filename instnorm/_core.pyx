@@ -741,3 +741,49 @@ def backward_small(grad_output, x, weight, mean, rstd, bint through_statistics):
     if not done:
         raise MemoryError("no memory for the partial sums")
     return grad_input, narrowed(grad_weight, parameter_type), narrowed(grad_bias, parameter_type)
+
+
+cdef inline void blend(cnp.ndarray running, Py_ssize_t i, double momentum, double new) noexcept:
+    """Move a running statistic, float32 or float64, towards a new value."""
+    cdef float *as_float = <float *>cnp.PyArray_DATA(running)
+    cdef double *as_double = <double *>cnp.PyArray_DATA(running)
+    if cnp.PyArray_TYPE(running) == cnp.NPY_FLOAT:
+        as_float[i] = <float>((1 - momentum) * as_float[i] + momentum * new)
+    else:
+        as_double[i] = (1 - momentum) * as_double[i] + momentum * new
+
+
+def update_running(
+    running_mean,           # INOUT (C,)
+    running_var,            # INOUT (C,)
+    cnp.ndarray mean,       # IN  (N, C) float64
+    cnp.ndarray rstd,       # IN  (N, C) float64
+    double momentum,
+    double eps,
+    Py_ssize_t length,      # elements that each statistic was taken of
+):
+    """Take in the statistics of a batch; False where the running ones are not plain arrays."""
+    cdef Py_ssize_t samples = cnp.PyArray_DIM(mean, 0), channels = cnp.PyArray_DIM(mean, 1)
+    cdef Py_ssize_t n, c
+    cdef double sum_mean, sum_var, var
+    cdef double *means = <double *>checked(mean, "mean", cnp.NPY_DOUBLE, samples * channels, False)
+    cdef double *rstds = <double *>checked(rstd, "rstd", cnp.NPY_DOUBLE, samples * channels, False)
+    for running in (running_mean, running_var):
+        if running is None or not is_parameter(running, channels):
+            return False
+        if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>running):
+            return False
+    for c in range(channels):
+        sum_mean = sum_var = 0
+        for n in range(samples):
+            sum_mean += means[n * channels + c]
+            # rstd is 0 where var + eps is: then the variance is 0 too. NaN stays.
+            if rstds[n * channels + c] != 0:
+                var = 1 / rstds[n * channels + c]
+                var = var * var - eps
+                sum_var += 0 if var < 0 else var
+        blend(running_mean, c, momentum, sum_mean / samples)
+        blend(
+            running_var, c, momentum, sum_var / samples * (<double>length / (length - 1))
+        )
+    return True

@@ -166,15 +166,18 @@ class Function:
             What forward returned, as Tensors.
         """
         node = cls()
-        needs, large = [], False
+        needs: list[bool] = []
+        edges: list[_Edge] = []
+        large = False
         for a in args:
-            if isinstance(a, _tensor.Tensor):
-                needs.append(a._requires_grad)
-                # Whether the result may be so large that recycled memory is worth asking for.
-                large = large or a.data.nbytes >= SMALLEST_RECYCLED
-            else:
-                needs.append(False)
+            is_tensor = isinstance(a, _tensor.Tensor)
+            need = is_tensor and a._requires_grad
+            needs.append(need)
+            edges.append(_edge_to(a) if need else None)
+            if is_tensor and a.data.nbytes >= SMALLEST_RECYCLED:
+                large = True  # and so may be the result
         node.needs_input_grad = tuple(needs)
+        node._edges = tuple(edges)
         recording = _mode.enabled
         _mode.enabled = False
         try:
@@ -189,12 +192,17 @@ class Function:
         if type(result) is np.ndarray:
             output = _tensor.Tensor._of(result)
             if recording:
-                node._record(args, (output,))
+                node._specs = ((result.shape, result.dtype),)
+                if result.dtype.kind not in "biu":
+                    output._set_history(node, 0)
             return output
         results = result if isinstance(result, tuple) else (result,)
         outputs = tuple([_as_output(r, args) for r in results])
         if recording:
-            node._record(args, outputs)
+            node._specs = tuple([(out.data.shape, out.data.dtype) for out in outputs])
+            for index, out in enumerate(outputs):
+                if out.data.dtype.kind not in "biu":
+                    out._set_history(node, index)
             node._find_saved_outputs(outputs)
         # A tuple is typed as a Tensor here: one can be unpacked just as well.
         return cast("Tensor", outputs) if isinstance(result, tuple) else outputs[0]
@@ -234,18 +242,6 @@ class Function:
             values[place]._set_history(self, index)
         return tuple(values)
 
-    def _record(self, args: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
-        self._edges = tuple(
-            [
-                _edge_to(a) if need else None
-                for a, need in zip(args, self.needs_input_grad)  # noqa: B905 - it takes time
-            ]
-        )
-        self._specs = tuple([(out.data.shape, out.data.dtype) for out in outputs])
-        for index, out in enumerate(outputs):
-            if out.data.dtype.kind not in "biu":
-                out._set_history(self, index)
-
     def _find_saved_outputs(self, outputs: tuple[Tensor, ...]) -> None:
         """Keep no reference to the node's own outputs: it would be a cycle."""
         saved = list(self._saved or ())
@@ -266,7 +262,7 @@ def _as_output(result: Any, args: tuple[Any, ...]) -> Tensor:
     return result
 
 
-def _edge_to(tensor: Tensor) -> _Edge:
+def _edge_to(tensor: Tensor) -> tuple[Function | Tensor, int]:
     node = tensor.grad_fn
     return tensor if node is None else node, tensor._output_index
 
@@ -454,42 +450,23 @@ def _run_node(
         )
     for edge, g in zip(node._edges, result):  # noqa: B905 - it takes time
         if edge is not None and g is not None:
-            if not isinstance(g, _tensor.Tensor) or g.data.shape != _spec_of(edge)[0]:
-                raise _error_of_gradient(node, node._edges.index(edge), edge, g)
-            _send(g, edge, pending, sink)
-
-
-def _spec_of(edge: tuple[Function | Tensor, int]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """The shape and dtype of what a gradient is sent to."""
-    target, index = edge
-    if isinstance(target, Function):
-        return target._specs[index]
-    return target.data.shape, target.data.dtype
-
-
-def _error_of_gradient(
-    node: Function, index: int, edge: tuple[Function | Tensor, int], gradient: Any
-) -> Exception:
-    """What to raise where a backward returned a gradient that does not fit."""
-    start = f"{type(node).__name__}.backward returned "
-    if not isinstance(gradient, _tensor.Tensor):
-        return TypeError(
-            f"{start}{type(gradient).__name__} for argument {index}, expected a Tensor or None"
-        )
-    return RuntimeError(
-        f"{start}a gradient of shape {gradient.shape} for argument {index}, expected the "
-        f"argument's shape {_spec_of(edge)[0]}"
-    )
+            _send(g, edge, pending, sink, node)
 
 
 def _send(
-    gradient: Tensor,
+    gradient: Any,
     edge: tuple[Function | Tensor, int],
     pending: dict[Function, list[Tensor | None]],
     sink: _Leaves | _Inputs,
+    sender: Function | None = None,
 ) -> None:
     target, index = edge
-    dtype = _spec_of(edge)[1]
+    if isinstance(target, Function):
+        shape, dtype = target._specs[index]
+    else:
+        shape, dtype = target.data.shape, target.data.dtype
+    if not isinstance(gradient, _tensor.Tensor) or gradient.data.shape != shape:
+        raise _error_of_gradient(sender, edge, gradient, shape)
     if gradient.data.dtype is not dtype and gradient.data.dtype != dtype:
         gradient = gradient.to(dtype)
     if not isinstance(target, Function):
@@ -498,6 +475,26 @@ def _send(
     slots = pending.setdefault(target, [None] * len(target._specs))
     so_far = slots[index]
     slots[index] = gradient if so_far is None else so_far + gradient
+
+
+def _error_of_gradient(
+    sender: Function | None,
+    edge: tuple[Function | Tensor, int],
+    gradient: Any,
+    shape: tuple[int, ...],
+) -> Exception:
+    """What to raise where a backward returned a gradient that does not fit."""
+    assert sender is not None  # what a pass starts with has been checked
+    start = f"{type(sender).__name__}.backward returned "
+    argument = f"argument {sender._edges.index(edge)}"
+    if not isinstance(gradient, _tensor.Tensor):
+        return TypeError(
+            f"{start}{type(gradient).__name__} for {argument}, expected a Tensor or None"
+        )
+    return RuntimeError(
+        f"{start}a gradient of shape {gradient.shape} for {argument}, expected the argument's "
+        f"shape {shape}"
+    )
 
 
 # Where gradients end. `take_from_node` also says whether the node is to be run.

@@ -481,6 +481,20 @@ def test_the_callers_gradient_is_not_shared():
     assert a.grad.tolist() == [5, 6]
 
 
+def test_a_gradient_of_any_kind_becomes_a_plain_grad():
+    a = leaf([1.0, 2.0])
+    for gradient in (leaf([5.0, 6.0]), instnorm.nn.Parameter(np.array([5.0, 6.0]))):
+        a.grad = None
+        a.backward(gradient)
+        assert type(a.grad) is Tensor
+        assert not a.grad.requires_grad
+        assert a.grad is not gradient
+    a.grad = None
+    a.backward(instnorm.nn.Parameter(np.array([5.0, 6.0])))  # which nobody else holds
+    assert type(a.grad) is Tensor
+    assert not a.grad.requires_grad
+
+
 def test_gradient_may_be_an_array():
     a = leaf([1.0, 2.0])
     (a * 2).backward(np.array([1, 10]))
