@@ -170,12 +170,14 @@ class Function:
         edges: list[_Edge] = []
         large = False
         for a in args:
-            is_tensor = isinstance(a, _tensor.Tensor)
-            need = is_tensor and a._requires_grad
-            needs.append(need)
-            edges.append(_edge_to(a) if need else None)
-            if is_tensor and a.data.nbytes >= SMALLEST_RECYCLED:
-                large = True  # and so may be the result
+            if isinstance(a, _tensor.Tensor):
+                needs.append(a._requires_grad)
+                edges.append(_edge_to(a) if a._requires_grad else None)
+                if a.data.nbytes >= SMALLEST_RECYCLED:
+                    large = True  # and so may be the result
+            else:
+                needs.append(False)
+                edges.append(None)
         node.needs_input_grad = tuple(needs)
         node._edges = tuple(edges)
         recording = _mode.enabled
@@ -188,22 +190,16 @@ class Function:
                 result = cls.forward(node, *args)
         finally:
             _mode.enabled = recording
-        recording = recording and True in needs
-        if type(result) is np.ndarray:
-            output = _tensor.Tensor._of(result)
-            if recording:
-                node._specs = ((result.shape, result.dtype),)
-                if result.dtype.kind not in "biu":
-                    output._set_history(node, 0)
-            return output
-        results = result if isinstance(result, tuple) else (result,)
-        outputs = tuple([_as_output(r, args) for r in results])
-        if recording:
-            node._specs = tuple([(out.data.shape, out.data.dtype) for out in outputs])
-            for index, out in enumerate(outputs):
-                if out.data.dtype.kind not in "biu":
-                    out._set_history(node, index)
-            node._find_saved_outputs(outputs)
+        is_new = type(result) is np.ndarray
+        if is_new:
+            outputs: tuple[Tensor, ...] = (_tensor.Tensor._of(result),)
+        else:
+            results = result if isinstance(result, tuple) else (result,)
+            outputs = tuple([_as_output(r, args) for r in results])
+        if recording and True in needs:
+            node._record(outputs)
+            if not is_new:
+                node._find_saved_outputs(outputs)
         # A tuple is typed as a Tensor here: one can be unpacked just as well.
         return cast("Tensor", outputs) if isinstance(result, tuple) else outputs[0]
 
@@ -241,6 +237,12 @@ class Function:
             values[place] = values[place].detach()
             values[place]._set_history(self, index)
         return tuple(values)
+
+    def _record(self, outputs: tuple[Tensor, ...]) -> None:
+        self._specs = tuple([(out.data.shape, out.data.dtype) for out in outputs])
+        for index, out in enumerate(outputs):
+            if out.data.dtype.kind not in "biu":
+                out._set_history(self, index)
 
     def _find_saved_outputs(self, outputs: tuple[Tensor, ...]) -> None:
         """Keep no reference to the node's own outputs: it would be a cycle."""

@@ -280,17 +280,14 @@ class InstanceNorm(Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         """Run the backward kernel; where the result is to be differentiated, Tensor operations."""
         input, weight, mean, rstd = ctx.saved_tensors
-        need_input, need_weight, need_bias, *_ = ctx.needs_input_grad
         if autograd.is_grad_enabled():
             given = None if ctx.use_input_stats else (mean, rstd)
-            grad_input, grad_weight, grad_bias = _differentiable_backward(
-                grad_output, input, weight, given, ctx.eps
-            )
+            grads: Any = _differentiable_backward(grad_output, input, weight, given, ctx.eps)
         else:
             scale = None if weight is None else weight.data
             if ctx.mixed:  # both come in the dtype of `scale`: the bias' must lose nothing by it
                 scale = np.ones(input.shape[1]) if scale is None else scale.astype(np.float64)
-            found = arrays.instance_norm_backward(
+            grads = arrays.instance_norm_backward(
                 grad_output.data,
                 input.data,
                 scale,
@@ -298,11 +295,12 @@ class InstanceNorm(Function):
                 rstd=rstd,
                 use_input_stats=ctx.use_input_stats,
             )
-            grad_input, grad_weight, grad_bias = map(Tensor._of, found)
+            grads = [Tensor._of(gradient) for gradient in grads]
+        need_input, need_weight, need_bias, _, _, _ = ctx.needs_input_grad
         return (
-            grad_input if need_input else None,
-            grad_weight if need_weight else None,
-            grad_bias if need_bias else None,
+            grads[0] if need_input else None,
+            grads[1] if need_weight else None,
+            grads[2] if need_bias else None,
             None,
             None,
             None,
