@@ -492,26 +492,55 @@ def backward(
 
 # ------------------------------------------- Python entries for small arrays
 
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_NewLikeArray(cnp.ndarray, cnp.NPY_ORDER, void *descr, int subok)
+
+cdef enum:
+    FEW = 256   # rows whose statistics are kept on the stack where nobody asked for them
+
+
 cdef inline bint is_plain(object array, int typenum) noexcept:
-    """Whether this is a C-contiguous, aligned, native array of the type, and no subclass."""
+    """Whether this is an aligned, native array of the type, and no subclass."""
     return (
         type(array) is cnp.ndarray
         and cnp.PyArray_TYPE(<cnp.ndarray>array) == typenum
-        and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>array)
+        and cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray>array)
     )
 
 
+cdef inline bint is_rows(object array) noexcept:
+    """Whether memory is C-contiguous."""
+    return cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray>array)
+
+
+cdef inline bint is_channels_last(object array) noexcept:
+    """Whether memory is C-contiguous as (N, spatial..., C)."""
+    cdef cnp.npy_intp *sizes = cnp.PyArray_DIMS(<cnp.ndarray>array)
+    cdef cnp.npy_intp *strides = cnp.PyArray_STRIDES(<cnp.ndarray>array)
+    cdef cnp.npy_intp step = cnp.PyArray_ITEMSIZE(<cnp.ndarray>array)
+    cdef int last = cnp.PyArray_NDIM(<cnp.ndarray>array) - 1, i, axis
+    for i in range(last + 1):
+        # C, then the spatial axes from the last one on, then N.
+        axis = 1 if i == 0 else last + 1 - i if i < last else 0
+        # The stride of one element says nothing.
+        if sizes[axis] != 1 and strides[axis] != step:
+            return False
+        step *= sizes[axis]
+    return True
+
+
 cdef inline bint is_parameter(object array, Py_ssize_t channels) noexcept:
-    """Whether this is None, or a plain float32 or float64 array of shape (C,)."""
+    """Whether this is None, or a plain, contiguous float32 or float64 array of shape (C,)."""
     return array is None or (
         (is_plain(array, cnp.NPY_FLOAT) or is_plain(array, cnp.NPY_DOUBLE))
+        and is_rows(array)
         and cnp.PyArray_NDIM(<cnp.ndarray>array) == 1
         and cnp.PyArray_DIM(<cnp.ndarray>array, 0) == channels
     )
 
 
 cdef inline bint is_small(object x) noexcept:
-    """Whether x is plain, float32 or float64, and has statistics of its own."""
+    """Whether x is plain, float32 or float64, dense, and has statistics of its own."""
     cdef cnp.ndarray array
     cdef Py_ssize_t size, rows
     if not (is_plain(x, cnp.NPY_FLOAT) or is_plain(x, cnp.NPY_DOUBLE)):
@@ -521,43 +550,121 @@ cdef inline bint is_small(object x) noexcept:
     if cnp.PyArray_NDIM(array) < 3 or not 0 < size <= SMALL:
         return False
     rows = cnp.PyArray_DIM(array, 0) * cnp.PyArray_DIM(array, 1)
-    return size >= 2 * rows
+    return size >= 2 * rows and (is_rows(x) or is_channels_last(x))
+
+
+cdef inline Geometry small_geometry_of(cnp.ndarray x) except *:
+    """How to walk a small array: where its memory is both, as rows, like `layouts.walk_of`."""
+    cdef Geometry shape = geometry_of(x, False)
+    shape.channels_last = not is_rows(x)
+    return shape
 
 
 cdef inline cnp.ndarray new_like(cnp.ndarray array, int axes, int typenum):
-    """An array of the leading axes of another one's shape."""
+    """A C-contiguous array of the leading axes of another one's shape."""
     return cnp.PyArray_EMPTY(axes, cnp.PyArray_DIMS(array), typenum, 0)
 
 
-def forward_small(x, weight, bias, eps):
-    """(y, mean, rstd) as new arrays; None where the arguments are not small and plain.
+cdef inline cnp.ndarray new_in_layout_of(cnp.ndarray array):
+    """An array of another one's shape, dtype and memory layout."""
+    if is_rows(array):
+        return new_like(array, cnp.PyArray_NDIM(array), cnp.PyArray_TYPE(array))
+    return PyArray_NewLikeArray(array, cnp.NPY_KEEPORDER, NULL, 0)
+
+
+cdef bint forward_on_this_thread(
+    const floating *x, floating *y, Geometry shape, Affine affine, double eps,
+    double *mean, double *rstd,
+) noexcept nogil:
+    """As forward_any. A parallel loop, even of one thread, costs more than small rows do."""
+    cdef Py_ssize_t group, row, at
+    if shape.channels_last:
+        return forward_any(x, y, shape, affine, eps, mean, rstd)
+    if shape.length <= SHORT:
+        for group in range((shape.rows + GROUP - 1) // GROUP):
+            row = group * GROUP
+            at = row * shape.length
+            forward_group(
+                x + at, y + at, row, min(shape.rows - row, <Py_ssize_t>GROUP), shape.length,
+                affine, eps, mean + row, rstd + row,
+            )
+        return True
+    for row in range(shape.rows):
+        at = row * shape.length
+        forward_row(
+            x + at, y + at, row, shape.length, affine, eps, mean + row, rstd + row, False
+        )
+    return True
+
+
+cdef bint backward_on_this_thread(
+    const floating *grad_output, const floating *x, floating *grad_input,
+    Geometry shape, Affine affine, const double *mean, const double *rstd,
+    bint through_statistics, double *sum_grad, double *sum_product,
+) noexcept nogil:
+    """As backward_any."""
+    cdef Py_ssize_t group, row, at
+    if shape.channels_last:
+        return backward_any(
+            grad_output, x, grad_input, shape, affine, mean, rstd, through_statistics,
+            sum_grad, sum_product,
+        )
+    if shape.length <= SHORT:
+        for group in range((shape.rows + GROUP - 1) // GROUP):
+            row = group * GROUP
+            at = row * shape.length
+            backward_group(
+                grad_output + at, x + at, grad_input + at, row,
+                min(shape.rows - row, <Py_ssize_t>GROUP), shape.length, affine, mean + row,
+                rstd + row, through_statistics, sum_grad + row, sum_product + row,
+            )
+        return True
+    for row in range(shape.rows):
+        at = row * shape.length
+        backward_row(
+            grad_output + at, x + at, grad_input + at, shape.length, weight_of(affine, row),
+            mean[row], rstd[row], through_statistics, &sum_grad[row], &sum_product[row], False,
+        )
+    return True
+
+
+def forward_small(x, weight, bias, eps, bint return_stats):
+    """y, or (y, mean, rstd), as new arrays; None where the arguments are not small and plain.
 
     The checks are those that most callers pass. Whoever gets None finds out what is wrong.
     """
-    cdef cnp.ndarray y, mean, rstd
+    cdef cnp.ndarray y, mean = None, rstd = None
+    cdef double few[2 * FEW]
+    cdef double *mean_data = few
+    cdef double *rstd_data = few + FEW
     cdef Geometry shape
     cdef Affine affine
+    cdef bint done
     if not is_small(x) or type(eps) is not float or not 0 <= <double>eps <= 1e300:
         return None
-    shape = geometry_of(x, False)
+    shape = small_geometry_of(x)
     if not is_parameter(weight, shape.channels) or not is_parameter(bias, shape.channels):
         return None
     affine = affine_from(weight, bias, shape.channels)
-    y = new_like(x, cnp.PyArray_NDIM(<cnp.ndarray>x), shape.typenum)
-    mean = new_like(x, 2, cnp.NPY_DOUBLE)
-    rstd = new_like(x, 2, cnp.NPY_DOUBLE)
+    y = new_in_layout_of(x)
+    if return_stats or shape.rows > FEW:
+        mean = new_like(x, 2, cnp.NPY_DOUBLE)
+        rstd = new_like(x, 2, cnp.NPY_DOUBLE)
+        mean_data = <double *>cnp.PyArray_DATA(mean)
+        rstd_data = <double *>cnp.PyArray_DATA(rstd)
     if shape.typenum == cnp.NPY_FLOAT:
-        forward_any(
+        done = forward_on_this_thread(
             <float *>cnp.PyArray_DATA(<cnp.ndarray>x), <float *>cnp.PyArray_DATA(y), shape, affine,
-            <double>eps, <double *>cnp.PyArray_DATA(mean), <double *>cnp.PyArray_DATA(rstd),
+            <double>eps, mean_data, rstd_data,
         )
     else:
-        forward_any(
+        done = forward_on_this_thread(
             <double *>cnp.PyArray_DATA(<cnp.ndarray>x), <double *>cnp.PyArray_DATA(y), shape,
-            affine, <double>eps, <double *>cnp.PyArray_DATA(mean),
-            <double *>cnp.PyArray_DATA(rstd),
+            affine, <double>eps, mean_data, rstd_data,
         )
-    return y, mean, rstd
+    if not done:
+        raise MemoryError("no memory for the partial sums")
+    return (y, mean, rstd) if return_stats else y
 
 
 cdef cnp.ndarray narrowed(cnp.ndarray values, int typenum):
@@ -575,28 +682,109 @@ cdef cnp.ndarray narrowed(cnp.ndarray values, int typenum):
 def backward_small(grad_output, x, weight, mean, rstd, bint through_statistics):
     """(grad_input, grad_weight, grad_bias) as new arrays; None as forward_small."""
     cdef cnp.ndarray grad_input, grad_weight, grad_bias
-    cdef cnp.npy_intp rows, channels
+    cdef Geometry shape
+    cdef Affine affine
+    cdef cnp.npy_intp channels
     cdef int parameter_type
+    cdef double *sums
+    cdef double *mean_data
+    cdef double *rstd_data
+    cdef void *x_data
+    cdef void *g_data
+    cdef bint done
     if not is_small(x) or not is_plain(grad_output, cnp.PyArray_TYPE(<cnp.ndarray>x)):
         return None
     if not cnp.PyArray_SAMESHAPE(<cnp.ndarray>x, <cnp.ndarray>grad_output):
         return None
-    channels = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
-    rows = cnp.PyArray_DIM(<cnp.ndarray>x, 0) * channels
-    if not is_parameter(weight, channels):
+    shape = small_geometry_of(x)
+    if not (is_channels_last(grad_output) if shape.channels_last else is_rows(grad_output)):
+        return None
+    if not is_parameter(weight, shape.channels):
         return None
     for statistic in (mean, rstd):
-        if not is_plain(statistic, cnp.NPY_DOUBLE) or cnp.PyArray_SIZE(statistic) != rows:
+        if not is_plain(statistic, cnp.NPY_DOUBLE) or not is_rows(statistic):
             return None
         if cnp.PyArray_NDIM(<cnp.ndarray>statistic) != 2:
             return None
-        if cnp.PyArray_DIM(<cnp.ndarray>statistic, 1) != channels:
+        if cnp.PyArray_DIM(<cnp.ndarray>statistic, 0) != shape.samples:
             return None
+        if cnp.PyArray_DIM(<cnp.ndarray>statistic, 1) != shape.channels:
+            return None
+    affine = affine_from(weight, None, shape.channels)
     parameter_type = cnp.PyArray_TYPE(<cnp.ndarray>(x if weight is None else weight))
-    grad_input = new_like(x, cnp.PyArray_NDIM(<cnp.ndarray>x), cnp.PyArray_TYPE(<cnp.ndarray>x))
+    grad_input = new_in_layout_of(x)
+    channels = shape.channels
     grad_weight = cnp.PyArray_EMPTY(1, &channels, cnp.NPY_DOUBLE, 0)
     grad_bias = cnp.PyArray_EMPTY(1, &channels, cnp.NPY_DOUBLE, 0)
-    backward(
-        grad_output, x, grad_input, weight, mean, rstd, grad_weight, grad_bias, through_statistics
-    )
+    x_data = cnp.PyArray_DATA(<cnp.ndarray>x)
+    g_data = cnp.PyArray_DATA(<cnp.ndarray>grad_output)
+    mean_data = <double *>cnp.PyArray_DATA(<cnp.ndarray>mean)
+    rstd_data = <double *>cnp.PyArray_DATA(<cnp.ndarray>rstd)
+    sums = <double *>malloc(2 * shape.rows * sizeof(double))
+    if sums == NULL:
+        raise MemoryError("no memory for the sums of the rows")
+    if shape.typenum == cnp.NPY_FLOAT:
+        done = backward_on_this_thread(
+            <float *>g_data, <float *>x_data, <float *>cnp.PyArray_DATA(grad_input), shape, affine,
+            mean_data, rstd_data, through_statistics, sums, sums + shape.rows,
+        )
+    else:
+        done = backward_on_this_thread(
+            <double *>g_data, <double *>x_data, <double *>cnp.PyArray_DATA(grad_input), shape,
+            affine, mean_data, rstd_data, through_statistics, sums, sums + shape.rows,
+        )
+    if done:
+        reduce_over_batch(
+            sums, sums + shape.rows, rstd_data, shape.rows, shape.channels,
+            <double *>cnp.PyArray_DATA(grad_weight), <double *>cnp.PyArray_DATA(grad_bias),
+        )
+    free(sums)
+    if not done:
+        raise MemoryError("no memory for the partial sums")
     return grad_input, narrowed(grad_weight, parameter_type), narrowed(grad_bias, parameter_type)
+
+
+cdef inline void blend(cnp.ndarray running, Py_ssize_t i, double momentum, double new) noexcept:
+    """Move a running statistic, float32 or float64, towards a new value."""
+    cdef float *as_float = <float *>cnp.PyArray_DATA(running)
+    cdef double *as_double = <double *>cnp.PyArray_DATA(running)
+    if cnp.PyArray_TYPE(running) == cnp.NPY_FLOAT:
+        as_float[i] = <float>((1 - momentum) * as_float[i] + momentum * new)
+    else:
+        as_double[i] = (1 - momentum) * as_double[i] + momentum * new
+
+
+def update_running(
+    running_mean,           # INOUT (C,)
+    running_var,            # INOUT (C,)
+    cnp.ndarray mean,       # IN  (N, C) float64
+    cnp.ndarray rstd,       # IN  (N, C) float64
+    double momentum,
+    double eps,
+    Py_ssize_t length,      # elements that each statistic was taken of
+):
+    """Take in the statistics of a batch; False where the running ones are not plain arrays."""
+    cdef Py_ssize_t samples = cnp.PyArray_DIM(mean, 0), channels = cnp.PyArray_DIM(mean, 1)
+    cdef Py_ssize_t n, c
+    cdef double sum_mean, sum_var, var
+    cdef double *means = <double *>checked(mean, "mean", cnp.NPY_DOUBLE, samples * channels, False)
+    cdef double *rstds = <double *>checked(rstd, "rstd", cnp.NPY_DOUBLE, samples * channels, False)
+    for running in (running_mean, running_var):
+        if running is None or not is_parameter(running, channels):
+            return False
+        if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray>running):
+            return False
+    for c in range(channels):
+        sum_mean = sum_var = 0
+        for n in range(samples):
+            sum_mean += means[n * channels + c]
+            # rstd is 0 where var + eps is: then the variance is 0 too. NaN stays.
+            if rstds[n * channels + c] != 0:
+                var = 1 / rstds[n * channels + c]
+                var = var * var - eps
+                sum_var += 0 if var < 0 else var
+        blend(running_mean, c, momentum, sum_mean / samples)
+        blend(
+            running_var, c, momentum, sum_var / samples * (<double>length / (length - 1))
+        )
+    return True

@@ -136,9 +136,10 @@ def instance_norm(
             [-0.7071, -0.7071,  1.4142]]])
     """
     if mean is None and var is None and out is None and channel_axis is _DEFAULT_AXIS:
-        small: tuple[Array, Array, Array] | None = kernels.forward_small(x, weight, bias, eps)
+        small: Array | tuple[Array, Array, Array] | None
+        small = kernels.forward_small(x, weight, bias, eps, return_stats)
         if small is not None:
-            return small if return_stats else small[0]
+            return small
     given = _float_array(x, "x")
     _check_rank(given)
     axis = _checked_channel_axis(channel_axis, given.ndim)

@@ -45,9 +45,11 @@ def is_grad_enabled() -> bool:
 
 def is_recorded(*operands: Tensor | None) -> bool:
     """Return whether an operation on these Tensors is recorded in the graph."""
-    if not _mode.enabled:
-        return False
-    return True in [operand is not None and operand._requires_grad for operand in operands]
+    if _mode.enabled:
+        for operand in operands:  # faster than any()
+            if operand is not None and operand._requires_grad:
+                return True
+    return False
 
 
 class _SetGradEnabled(contextlib.ContextDecorator):
@@ -138,7 +140,11 @@ class Function:
     needs_input_grad: tuple[bool, ...]
     _edges: tuple[_Edge, ...]
     _specs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]  # shape, dtype of each output
+    # What was saved, None once it was freed; the version of each Tensor in it; and for those
+    # that are outputs of the node itself, which one.
     _saved: tuple[Any, ...] | None = ()
+    _versions: tuple[int | None, ...] = ()
+    _saved_outputs: tuple[tuple[int, int], ...] = ()
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Any:
@@ -160,27 +166,40 @@ class Function:
             What forward returned, as Tensors.
         """
         node = cls()
-        tensors = [isinstance(a, _tensor.Tensor) for a in args]
-        node.needs_input_grad = needs = tuple(
-            [is_tensor and a._requires_grad for a, is_tensor in zip(args, tensors, strict=True)]
-        )
+        needs: list[bool] = []
+        edges: list[_Edge] = []
+        large = False
+        for a in args:
+            if isinstance(a, _tensor.Tensor):
+                needs.append(a._requires_grad)
+                edges.append(_edge_to(a) if a._requires_grad else None)
+                if a.data.nbytes >= SMALLEST_RECYCLED:
+                    large = True  # and so may be the result
+            else:
+                needs.append(False)
+                edges.append(None)
+        node.needs_input_grad = tuple(needs)
+        node._edges = tuple(edges)
         recording = _mode.enabled
         _mode.enabled = False
         try:
-            if _is_large(args, tensors):
+            if large:
                 with recycled_memory():
                     result = cls.forward(node, *args)
             else:
                 result = cls.forward(node, *args)
         finally:
             _mode.enabled = recording
-        if type(result) is np.ndarray:
+        is_new = type(result) is np.ndarray
+        if is_new:
             outputs: tuple[Tensor, ...] = (_tensor.Tensor._of(result),)
         else:
             results = result if isinstance(result, tuple) else (result,)
             outputs = tuple([_as_output(r, args) for r in results])
         if recording and True in needs:
-            node._record(args, outputs)
+            node._record(outputs)
+            if not is_new:
+                node._find_saved_outputs(outputs)
         # A tuple is typed as a Tensor here: one can be unpacked just as well.
         return cast("Tensor", outputs) if isinstance(result, tuple) else outputs[0]
 
@@ -190,76 +209,50 @@ class Function:
         An argument or a result of this Function stays connected to the graph. Changing
         a saved Tensor in place makes backward raise an error.
         """
-        self._saved = tuple(
-            [_Saved(value) if isinstance(value, _tensor.Tensor) else value for value in values]
+        self._saved = values
+        self._versions = tuple(
+            [v._counter[0] if isinstance(v, _tensor.Tensor) else None for v in values]
         )
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
         """What was saved, each as it was given."""
-        if self._saved is None:
+        saved = self._saved
+        if saved is None:
             raise RuntimeError(
                 "backward ran through this part of the graph before, and its saved tensors were "
                 "freed. Pass retain_graph=True to the first backward() or grad() to run it twice."
             )
-        return tuple(
-            [saved.unpack(self) if type(saved) is _Saved else saved for saved in self._saved]
-        )
+        for value, version in zip(saved, self._versions):  # noqa: B905 - it takes time
+            if version is not None and value._counter[0] != version:
+                raise RuntimeError(
+                    f"a Tensor of shape {value.shape} that {type(self).__name__} needs for its "
+                    "gradient was modified by an in-place operation after it was saved; "
+                    "compute a new Tensor instead, for example x = x + 1 instead of x += 1"
+                )
+        if not self._saved_outputs:
+            return saved
+        values = list(saved)
+        for place, index in self._saved_outputs:
+            values[place] = values[place].detach()
+            values[place]._set_history(self, index)
+        return tuple(values)
 
-    def _record(self, args: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
-        self._edges = tuple(
-            [
-                _edge_to(a) if need else None
-                for a, need in zip(args, self.needs_input_grad, strict=True)
-            ]
-        )
-        self._specs = tuple([(out.shape, out.dtype) for out in outputs])
+    def _record(self, outputs: tuple[Tensor, ...]) -> None:
+        self._specs = tuple([(out.data.shape, out.data.dtype) for out in outputs])
         for index, out in enumerate(outputs):
-            if out.dtype.kind not in "biu":
+            if out.data.dtype.kind not in "biu":
                 out._set_history(self, index)
-        for saved in self._saved or ():
-            if type(saved) is _Saved:
-                saved.forget_output(outputs)
 
-
-class _Saved:
-    """A saved Tensor, with what it takes to notice that it was changed since."""
-
-    __slots__ = ("_output_index", "_value", "_version")
-
-    def __init__(self, value: Tensor) -> None:
-        self._value = value
-        self._version = value._version
-        self._output_index: int | None = None
-
-    def forget_output(self, outputs: tuple[Tensor, ...]) -> None:
-        """Keep no reference to the node's own output: it would be a cycle."""
-        for index, out in enumerate(outputs):
-            if self._value is out:
-                self._output_index = index
-                self._value = out.detach()
-
-    def unpack(self, node: Function) -> Any:
-        value = self._value
-        if value._version != self._version:
-            raise RuntimeError(
-                f"a Tensor of shape {value.shape} that {type(node).__name__} needs for its "
-                "gradient was modified by an in-place operation after it was saved; "
-                "compute a new Tensor instead, for example x = x + 1 instead of x += 1"
-            )
-        if self._output_index is None:
-            return value
-        output = value.detach()
-        output._set_history(node, self._output_index)
-        return output
-
-
-def _is_large(args: tuple[Any, ...], tensors: list[bool]) -> bool:
-    """Whether the result may be so large that recycled memory is worth asking for."""
-    for a, is_tensor in zip(args, tensors, strict=True):  # faster than any()
-        if is_tensor and a.data.nbytes >= SMALLEST_RECYCLED:
-            return True
-    return False
+    def _find_saved_outputs(self, outputs: tuple[Tensor, ...]) -> None:
+        """Keep no reference to the node's own outputs: it would be a cycle."""
+        saved = list(self._saved or ())
+        for place, value in enumerate(saved):
+            for index, out in enumerate(outputs):
+                if value is out:
+                    saved[place] = out.detach()
+                    self._saved_outputs += ((place, index),)
+        self._saved = tuple(saved)
 
 
 def _as_output(result: Any, args: tuple[Any, ...]) -> Tensor:
@@ -271,10 +264,9 @@ def _as_output(result: Any, args: tuple[Any, ...]) -> Tensor:
     return result
 
 
-def _edge_to(tensor: Tensor) -> _Edge:
-    if tensor.grad_fn is None:
-        return tensor, 0
-    return tensor.grad_fn, tensor._output_index
+def _edge_to(tensor: Tensor) -> tuple[Function | Tensor, int]:
+    node = tensor.grad_fn
+    return tensor if node is None else node, tensor._output_index
 
 
 # --- the backward pass ---------------------------------------------------------
@@ -374,25 +366,19 @@ def _run_backward(
     order = _consumers_last([out.grad_fn for out in outputs if out.grad_fn is not None])
     sink = _Leaves(create_graph) if inputs is None else _Inputs(inputs, order)
     pending: dict[Function, list[Tensor | None]] = {}
+    retain_graph = create_graph if retain_graph is None else retain_graph
 
     before = _mode.enabled
     _mode.enabled = create_graph
     try:
         for out, seed in zip(outputs, seeds, strict=True):
-            _send(_edge_to(out), seed, pending, sink)
+            _send(seed, _edge_to(out), pending, sink)
         while order:
             node = order.pop()
             grads = pending.pop(node, None)
-            if grads is None:
-                continue
-            sink.take_from_node(node, grads)
-            if sink.wants(node):
-                for index, g in enumerate(_gradients_of(node, grads)):
-                    edge = node._edges[index]
-                    if edge is not None and g is not None:
-                        _check_gradient(node, index, edge, g)
-                        _send(edge, g, pending, sink)
-                if not (create_graph if retain_graph is None else retain_graph):
+            if grads is not None and sink.take_from_node(node, grads):
+                _run_node(node, grads, pending, sink)
+                if not retain_graph:
                     node._saved = None if node._saved else ()
         return sink.result()
     finally:
@@ -426,6 +412,8 @@ def _consumers_last(roots: list[Function]) -> list[Function]:
 
     A depth-first search with a stack of its own: Python's would overflow on deep graphs.
     """
+    if len(roots) == 1 and not _functions_behind(roots[0]):
+        return roots
     order: list[Function] = []
     seen: set[Function] = set()
     stack: list[tuple[Function, bool]] = [(root, False) for root in roots]
@@ -436,55 +424,51 @@ def _consumers_last(roots: list[Function]) -> list[Function]:
         elif node not in seen:
             seen.add(node)
             stack.append((node, True))
-            for edge in node._edges:
-                if edge is not None and isinstance(edge[0], Function) and edge[0] not in seen:
-                    stack.append((edge[0], False))
+            stack += [(below, False) for below in _functions_behind(node) if below not in seen]
     return order
 
 
-def _gradients_of(node: Function, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
-    """Run the node's backward and check that the result has one entry for each argument."""
-    if [g for g in grads if g is None]:
-        grads = [
-            _tensor.Tensor._of(np.zeros(*spec)) if g is None else g
-            for g, spec in zip(grads, node._specs, strict=True)
-        ]
+def _functions_behind(node: Function) -> list[Function]:
+    return [edge[0] for edge in node._edges if edge and isinstance(edge[0], Function)]
+
+
+def _run_node(
+    node: Function,
+    grads: list[Tensor | None],
+    pending: dict[Function, list[Tensor | None]],
+    sink: _Leaves | _Inputs,
+) -> None:
+    """Run the node's backward, and send on what it returns for each argument."""
+    for index, g in enumerate(grads):
+        if g is None:
+            grads[index] = _tensor.Tensor._of(np.zeros(*node._specs[index]))
     result = node.backward(node, *grads)
-    result = result if isinstance(result, tuple) else (result,)
+    if not isinstance(result, tuple):
+        result = (result,)
     if len(result) != len(node._edges):
         raise RuntimeError(
             f"{type(node).__name__}.backward returned {len(result)} gradients, expected "
             f"{len(node._edges)}: one for each argument of apply"
         )
-    return result
-
-
-def _check_gradient(
-    node: Function, index: int, edge: tuple[Function | Tensor, int], gradient: Any
-) -> None:
-    if not isinstance(gradient, _tensor.Tensor):
-        raise TypeError(
-            f"{type(node).__name__}.backward returned {type(gradient).__name__} for argument "
-            f"{index}, expected a Tensor or None"
-        )
-    target, output = edge
-    shape = target._specs[output][0] if isinstance(target, Function) else target.data.shape
-    if gradient.data.shape != shape:
-        raise RuntimeError(
-            f"{type(node).__name__}.backward returned a gradient of shape {gradient.shape} for "
-            f"argument {index}, expected the argument's shape {shape}"
-        )
+    for edge, g in zip(node._edges, result):  # noqa: B905 - it takes time
+        if edge is not None and g is not None:
+            _send(g, edge, pending, sink, node)
 
 
 def _send(
-    edge: _Edge,
-    gradient: Tensor,
+    gradient: Any,
+    edge: tuple[Function | Tensor, int],
     pending: dict[Function, list[Tensor | None]],
     sink: _Leaves | _Inputs,
+    sender: Function | None = None,
 ) -> None:
-    assert edge is not None
     target, index = edge
-    dtype = target._specs[index][1] if isinstance(target, Function) else target.data.dtype
+    if isinstance(target, Function):
+        shape, dtype = target._specs[index]
+    else:
+        shape, dtype = target.data.shape, target.data.dtype
+    if not isinstance(gradient, _tensor.Tensor) or gradient.data.shape != shape:
+        raise _error_of_gradient(sender, edge, gradient, shape)
     if gradient.data.dtype is not dtype and gradient.data.dtype != dtype:
         gradient = gradient.to(dtype)
     if not isinstance(target, Function):
@@ -495,26 +479,46 @@ def _send(
     slots[index] = gradient if so_far is None else so_far + gradient
 
 
+def _error_of_gradient(
+    sender: Function | None,
+    edge: tuple[Function | Tensor, int],
+    gradient: Any,
+    shape: tuple[int, ...],
+) -> Exception:
+    """What to raise where a backward returned a gradient that does not fit."""
+    assert sender is not None  # what a pass starts with has been checked
+    start = f"{type(sender).__name__}.backward returned "
+    argument = f"argument {sender._edges.index(edge)}"
+    if not isinstance(gradient, _tensor.Tensor):
+        return TypeError(
+            f"{start}{type(gradient).__name__} for {argument}, expected a Tensor or None"
+        )
+    return RuntimeError(
+        f"{start}a gradient of shape {gradient.shape} for {argument}, expected the argument's "
+        f"shape {shape}"
+    )
+
+
+# Where gradients end. `take_from_node` also says whether the node is to be run.
+
+
 class _Leaves:
     """Gradients go to the leaves' `grad`, all of them together at the end."""
 
     def __init__(self, create_graph: bool) -> None:
         self._create_graph = create_graph
-        self._found: dict[int, tuple[Tensor, Tensor]] = {}
+        self._found: dict[Tensor, Tensor] = {}
 
-    def wants(self, node: Function) -> bool:
+    def take_from_node(self, node: Function, grads: list[Tensor | None]) -> bool:
         return True
 
-    def take_from_node(self, node: Function, grads: list[Tensor | None]) -> None:
-        pass
-
     def take_from_leaf(self, leaf: Tensor, gradient: Tensor) -> None:
-        _, so_far = self._found.get(id(leaf), (leaf, None))
-        self._found[id(leaf)] = leaf, gradient if so_far is None else so_far + gradient
+        so_far = self._found.get(leaf)
+        self._found[leaf] = gradient if so_far is None else so_far + gradient
 
     def result(self) -> tuple[Tensor | None, ...]:
         while self._found:
-            _, (leaf, gradient) = self._found.popitem()
+            leaf, gradient = self._found.popitem()
             if self._create_graph:
                 leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient
             elif leaf._grad is None:
@@ -528,7 +532,12 @@ class _Leaves:
                     and array.flags.writeable
                     and array.strides == leaf.data.strides
                 )
-                leaf._grad = _tensor.Tensor._of(array if unseen else _copy_like(array, leaf.data))
+                if not unseen:
+                    leaf._grad = _tensor.Tensor._of(_copy_like(array, leaf.data))
+                elif type(gradient) is _tensor.Tensor and not gradient._requires_grad:
+                    leaf._grad = gradient
+                else:
+                    leaf._grad = _tensor.Tensor._of(array)
             else:
                 leaf._grad = _tensor.Tensor._of(np.asarray(leaf._grad.data + gradient.data))
         return ()
@@ -567,13 +576,11 @@ class _Inputs:
                 ):
                     self._leading.add(node)
 
-    def wants(self, node: Function) -> bool:
-        return node in self._leading
-
-    def take_from_node(self, node: Function, grads: list[Tensor | None]) -> None:
+    def take_from_node(self, node: Function, grads: list[Tensor | None]) -> bool:
         for index, gradient in enumerate(grads):
             if gradient is not None and (id(node), index) in self._keys:
                 self._found[id(node), index] = gradient
+        return node in self._leading
 
     def take_from_leaf(self, leaf: Tensor, gradient: Tensor) -> None:
         key = (id(leaf), 0)

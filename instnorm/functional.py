@@ -123,23 +123,31 @@ def instance_norm(
     tensor([[[-1.,  1.],
              [-1.,  1.]]])
     """
-    input = as_tensor(input, "input")
-    weight = None if weight is None else as_tensor(weight, "weight")
-    bias = None if bias is None else as_tensor(bias, "bias")
+    # A call of `as_tensor` for each would take a tenth of the time that a small input does.
+    if not isinstance(input, Tensor):
+        input = as_tensor(input, "input")
+    if weight is not None and not isinstance(weight, Tensor):
+        weight = as_tensor(weight, "weight")
+    if bias is not None and not isinstance(bias, Tensor):
+        bias = as_tensor(bias, "bias")
     if not use_input_stats and (running_mean is None or running_var is None):
         raise ArgumentError(
             "running_mean and running_var must both be given where use_input_stats is False, got "
             f"running_mean={running_mean!r} and running_var={running_var!r}"
         )
     try:
-        mean = var = take_in = None
+        given = take_in = None
         if not use_input_stats:
-            mean, var = _array(running_mean), _array(running_var)
+            given = _array(running_mean), _array(running_var)
         elif running_mean is not None or running_var is not None:
             take_in = _RunningUpdates(input, running_mean, running_var, momentum).apply
         if autograd.is_recorded(input, weight, bias):
-            return InstanceNorm.apply(input, weight, bias, mean, var, eps, take_in)
-        return Tensor._of(_normalize(input, weight, bias, mean, var, eps, take_in)[0])
+            return InstanceNorm.apply(input, weight, bias, given, eps, take_in)
+        if take_in is None:
+            return Tensor._of(_normalize(input, weight, bias, given, eps, return_stats=False))
+        y, used_mean, used_rstd = _normalize(input, weight, bias, given, eps, return_stats=True)
+        take_in(used_mean, used_rstd, float(eps))
+        return Tensor._of(y)
     except ValueError:
         # Only now, since it takes time: tell it in the names of this function's arguments.
         for name, value in {
@@ -226,24 +234,21 @@ def _normalize(
     input: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    mean: Array | None,
-    var: Array | None,
+    given: tuple[Array, Array] | None,
     eps: float,
-    use_stats: Any,
-) -> tuple[Array, Array, Array]:
-    """The result, mean and rstd; `use_stats` takes the latter in, where given."""
-    y, used_mean, used_rstd = arrays.instance_norm(
+    return_stats: bool,
+) -> Any:
+    """`arrays.instance_norm` of Tensors; `given` holds mean and var, or is None."""
+    mean, var = given or (None, None)
+    return arrays.instance_norm(  # type: ignore[call-overload]
         input.data,
         None if weight is None else weight.data,
         None if bias is None else bias.data,
         mean=mean,
         var=var,
         eps=eps,
-        return_stats=True,
+        return_stats=return_stats,
     )
-    if use_stats is not None:
-        use_stats(used_mean, used_rstd, float(eps))
-    return y, used_mean, used_rstd
 
 
 class InstanceNorm(Function):
@@ -255,15 +260,19 @@ class InstanceNorm(Function):
         input: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        mean: Array | None,
-        var: Array | None,
+        given: tuple[Array, Array] | None,
         eps: float,
-        use_stats: Any,
+        take_in: Any,
     ) -> Array:
-        """Normalize; `mean` and `var` are None where the input's own are to be used."""
-        y, used_mean, used_rstd = _normalize(input, weight, bias, mean, var, eps, use_stats)
-        ctx.eps, ctx.use_input_stats = eps, mean is None
-        ctx.mixed = bias is not None and bias.dtype != (input if weight is None else weight).dtype
+        """Normalize, by the input's own statistics where none are given; `take_in` gets them."""
+        y: Array
+        y, used_mean, used_rstd = _normalize(input, weight, bias, given, eps, True)
+        if take_in is not None:
+            take_in(used_mean, used_rstd, float(eps))
+        ctx.eps, ctx.use_input_stats = eps, given is None
+        ctx.mixed = (
+            bias is not None and bias.data.dtype != (input if weight is None else weight).data.dtype
+        )
         ctx.save_for_backward(input, weight, used_mean, used_rstd)
         return y
 
@@ -271,15 +280,14 @@ class InstanceNorm(Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         """Run the backward kernel; where the result is to be differentiated, Tensor operations."""
         input, weight, mean, rstd = ctx.saved_tensors
-        grads: tuple[Tensor, ...]
         if autograd.is_grad_enabled():
             given = None if ctx.use_input_stats else (mean, rstd)
-            grads = _differentiable_backward(grad_output, input, weight, given, ctx.eps)
+            grads: Any = _differentiable_backward(grad_output, input, weight, given, ctx.eps)
         else:
             scale = None if weight is None else weight.data
             if ctx.mixed:  # both come in the dtype of `scale`: the bias' must lose nothing by it
                 scale = np.ones(input.shape[1]) if scale is None else scale.astype(np.float64)
-            found = arrays.instance_norm_backward(
+            grads = arrays.instance_norm_backward(
                 grad_output.data,
                 input.data,
                 scale,
@@ -287,9 +295,16 @@ class InstanceNorm(Function):
                 rstd=rstd,
                 use_input_stats=ctx.use_input_stats,
             )
-            grads = tuple([Tensor._of(gradient) for gradient in found])
-        wanted = [g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False)]
-        return (*wanted, None, None, None, None)
+            grads = [Tensor._of(gradient) for gradient in grads]
+        need_input, need_weight, need_bias, _, _, _ = ctx.needs_input_grad
+        return (
+            grads[0] if need_input else None,
+            grads[1] if need_weight else None,
+            grads[2] if need_bias else None,
+            None,
+            None,
+            None,
+        )
 
 
 def _differentiable_backward(

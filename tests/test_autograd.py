@@ -481,6 +481,24 @@ def test_the_callers_gradient_is_not_shared():
     assert a.grad.tolist() == [5, 6]
 
 
+@pytest.mark.parametrize("kind", [instnorm.nn.Parameter, lambda a: Tensor(a, requires_grad=True)])
+def test_a_gradient_of_any_kind_becomes_a_plain_grad(kind):
+    class Double(Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.data * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            return kind(g.data * 2)
+
+    a = leaf([1.0, 2.0])
+    Double.apply(a).backward(kind(np.array([5.0, 6.0])))
+    assert type(a.grad) is Tensor
+    assert not a.grad.requires_grad
+    assert a.grad.tolist() == [10, 12]
+
+
 def test_gradient_may_be_an_array():
     a = leaf([1.0, 2.0])
     (a * 2).backward(np.array([1, 10]))

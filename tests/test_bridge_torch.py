@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize, prune
 
 import instnorm
 from instnorm.bridge import torch as bridge
@@ -303,6 +304,49 @@ def test_running_statistics_of_a_constant_channel_without_eps():
     layer(torch.full((3, 2, 4, 4), 7.0))
     assert layer.running_mean.tolist() == [7, 7]
     assert layer.running_var.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("step", [1, 2])
+def test_running_statistics_of_any_dtype_and_stride(dtype, step):
+    x = random((2, 3, 4, 5), torch.float32)
+    mean, var = (
+        random(6, seed=1).to(dtype)[::step][:3],
+        random(6, seed=2).exp().to(dtype)[::step][:3],
+    )
+    expected = [mean.double().clone(), var.double().clone()]
+    versions = mean._version, var._version
+    bridge.instance_norm(x, mean, var, momentum=0.3)
+    F.instance_norm(x.double(), *expected, momentum=0.3)
+    assert error(mean, expected[0]) < 8 * torch.finfo(dtype).eps
+    assert error(var, expected[1]) < 8 * torch.finfo(dtype).eps
+    # So that autograd notices where something else had saved them.
+    assert mean._version > versions[0]
+    assert var._version > versions[1]
+
+
+def test_running_statistics_in_inference_mode():
+    with torch.inference_mode():
+        layers = [c(3, track_running_stats=True) for c in LAYERS[4]]
+        for layer in layers:
+            layer(random((2, 3, 4, 5), torch.float32))
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(*(layer.get_buffer(name) for layer in layers))
+
+
+def test_parameters_that_are_in_no_table():
+    class Doubled(nn.Module):
+        def forward(self, weight):
+            return 2 * weight
+
+    theirs, ours = (c(3, affine=True) for c in LAYERS[4])
+    for layer in (theirs, ours):
+        parametrize.register_parametrization(layer, "weight", Doubled())
+        prune.random_unstructured(layer, "bias", 1)
+    x = torch.randn(2, 3, 4, 5)
+    torch.testing.assert_close(ours(x), theirs(x))
+    ours(x).backward(torch.randn_like(x))
+    assert ours.parametrizations.weight.original.grad is not None
 
 
 def test_nothing_is_updated_by_a_call_that_fails():

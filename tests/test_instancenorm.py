@@ -194,6 +194,21 @@ def test_reset_parameters_and_reset_running_stats():
     assert layer.bias.tolist() == layer.running_mean.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_parameters_are_attributes_like_others(name):
+    layer = nn.InstanceNorm2d(3, affine=True)
+    assert getattr(layer, name) is dict(layer.named_parameters())[name]
+    assert dir(layer).count(name) >= 1
+    other = nn.Parameter(np.ones(3, np.float32))
+    setattr(layer, name, other)
+    assert getattr(layer, name) is dict(layer.named_parameters())[name] is other
+    delattr(layer, name)
+    with pytest.raises(AttributeError, match=f"'InstanceNorm2d' object has no attribute '{name}'"):
+        getattr(layer, name)
+    layer.register_parameter(name, None)
+    assert getattr(layer, name) is None
+
+
 def test_copies_are_apart():
     layer, theirs = pair(2, np.float64, affine=True, track_running_stats=True)
     layer.eps = 0.125

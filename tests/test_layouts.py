@@ -124,6 +124,84 @@ def test_every_size_up_to_200(varied, dtype, layout):
         assert_right(p, solve(p, x, g))
 
 
+# Of what `forward_small` and `backward_small` take: with both kinds of rows, and sizes of one.
+SMALL = [(1, 3, 2, 2), (2, 3, 5), (2, 1, 3, 5), (1, 5, 1, 4), (3, 17, 2, 3, 2), (2, 3, 20, 20)]
+
+
+def assert_the_same_bits(actual, expected):
+    for a, b in zip(actual, expected, strict=True):
+        assert a.strides == b.strides
+        np.testing.assert_array_equal(a, b)
+
+
+def assert_small_is_as_large(x, g, weight, bias):
+    """An `out` is what the entries for small arrays do not take."""
+    forward = instance_norm(x, weight, bias, return_stats=True)
+    options = {"mean": forward[1], "rstd": forward[2]}
+    backward = instance_norm_backward(g, x, weight, **options)
+    assert_the_same_bits(
+        forward, instance_norm(x, weight, bias, return_stats=True, out=np.empty_like(x))
+    )
+    assert_the_same_bits([instance_norm(x, weight, bias)], forward[:1])
+    assert_the_same_bits(
+        backward, instance_norm_backward(g, x, weight, **options, out=np.empty_like(x))
+    )
+
+
+def is_taken(*arrays):
+    """Whether the entries for small arrays are to take them: all in one of the two layouts."""
+    return all(a.flags.aligned and a.dtype.isnative for a in arrays) and (
+        all(a.flags.c_contiguous for a in arrays)
+        or (
+            not arrays[0].flags.c_contiguous
+            and all(np.moveaxis(a, 1, -1).flags.c_contiguous for a in arrays)
+        )
+    )
+
+
+@in_every_layout
+@pytest.mark.parametrize("dtype", FULL, ids=str)
+@pytest.mark.parametrize("shape", SMALL)
+def test_small_arrays_in_both_layouts_have_the_bits_of_larger_ones(shape, dtype, layout):
+    p = problem(shape, dtype, dtype)
+    x = LAYOUTS[layout](p.x)
+    took = simd.kernels.forward_small(x, p.weight, p.bias, 1e-5, True)
+    assert (took is not None) == is_taken(x)
+    for g_layout in ("contiguous", "channels last", "Fortran", layout):
+        g = LAYOUTS[g_layout](p.grad_output)
+        if took is not None:
+            found = simd.kernels.backward_small(g, x, p.weight, *took[1:], True)
+            assert (found is not None) == is_taken(x, g)
+        assert_small_is_as_large(x, g, p.weight, p.bias)
+        assert_right(p, solve(p, x, g))
+
+
+@in_both_layouts
+@pytest.mark.parametrize("step", [-3, 0, 1, 1000])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 2, 2), (2, 1, 3, 4), (2, 3, 1, 4), (2, 3, 4, 1), (1, 1, 6)]
+)
+def test_small_arrays_whose_axes_of_one_element_have_any_stride(shape, step, layout):
+    p = problem(shape, FLOAT32, FLOAT32)
+
+    def strided(array):
+        array = LAYOUTS[layout](array)
+        strides = [4 * step if n == 1 else s for n, s in zip(shape, array.strides, strict=True)]
+        return np.lib.stride_tricks.as_strided(array, shape, strides)
+
+    x, g = strided(p.x), strided(p.grad_output)
+    assert simd.kernels.forward_small(x, p.weight, p.bias, 1e-5, False) is not None
+    assert_small_is_as_large(x, g, p.weight, p.bias)
+    assert_right(p, solve(p, x, g))
+
+
+@in_both_layouts
+@pytest.mark.parametrize("rows", [255, 256, 257, 600])
+def test_small_arrays_of_many_rows_without_their_statistics(rows, layout):
+    x = LAYOUTS[layout](sample((1, rows, 3), FLOAT32))
+    assert_the_same_bits([instance_norm(x)], instance_norm(x, return_stats=True)[:1])
+
+
 SINGLETONS = [(1, 1, 5, 7), (1, 3, 5, 7), (2, 1, 5, 7), (2, 3, 1, 7), (2, 3, 5, 1), (2, 3, 1, 1, 4)]
 
 

@@ -32,8 +32,25 @@ __all__ = [
 ]
 
 
+def _parameter(name: str) -> property:
+    """An attribute that is found at once: by way of Module.__getattr__ it takes ten times as long.
+
+    Where there is no such parameter, Python goes on to ask `__getattr__`, which knows what to say.
+    """
+
+    def get(module: Module) -> Parameter | None:
+        try:
+            return module._parameters[name]
+        except KeyError:
+            raise AttributeError from None
+
+    return property(get)
+
+
 class _InstanceNorm(Module):
     """What the three ranks share; they differ in the input that they accept."""
+
+    weight, bias = _parameter("weight"), _parameter("bias")
 
     _unbatched_ndim: ClassVar[int]
     _version = 2  # since then, there is num_batches_tracked
@@ -94,10 +111,14 @@ class _InstanceNorm(Module):
 
     def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
         """Normalize a batch, or a single sample without the axis N."""
-        input = F.as_tensor(input, "input")
-        self._check_shape(input.data.shape)
-        if input.data.ndim == self._unbatched_ndim:
-            return self._normalized(input.reshape(1, *input.shape)).reshape(input.shape)
+        if not isinstance(input, Tensor):
+            input = F.as_tensor(input, "input")
+        shape = input.data.shape
+        dim = len(shape) - self._unbatched_ndim
+        if dim not in (0, 1) or shape[dim] != self.num_features:
+            self._refuse(shape)
+        if dim == 0:
+            return self._normalized(input.reshape(1, *shape)).reshape(shape)
         return self._normalized(input)
 
     def _normalized(self, input: Tensor) -> Tensor:
@@ -114,10 +135,9 @@ class _InstanceNorm(Module):
             self.eps,
         )
 
-    def _check_shape(self, shape: tuple[int, ...]) -> None:
+    def _refuse(self, shape: tuple[int, ...]) -> None:
+        """Tell what is wrong with the shape of an input; a warning where it does not matter."""
         dim = self._channel_dim(shape)
-        if shape[dim] == self.num_features:
-            return
         if self.affine or self.track_running_stats:
             raise ValueError(
                 f"expected input's size at dim={dim} to match num_features ({self.num_features}), "

@@ -120,10 +120,10 @@ class Module:
 
     def __getattr__(self, name: str) -> Any:
         # Reached only where ordinary lookup found nothing.
+        own = self.__dict__
         for kind in ("_parameters", "_buffers", "_modules"):
-            table = self.__dict__.get(kind, {})
-            if name in table:
-                return table[name]
+            if kind in own and name in own[kind]:
+                return own[kind][name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from instnorm.bridge.torch import kernels
-
-# What may be done with the statistics, mean and rstd, of a forward pass.
-Observer = Callable[[Tensor, Tensor], None]
 
 
 def instance_norm(
@@ -21,21 +17,17 @@ def instance_norm(
     mean: Tensor | None,
     var: Tensor | None,
     eps: float,
-    observe: Observer | None,
-) -> Tensor:
-    """Normalize by `mean` and `var` where given, else by the input's own statistics."""
+) -> tuple[Tensor, kernels.Array, kernels.Array]:
+    """Return what `kernels.forward` does, the tensor as a node of the graph."""
+    output, used_mean, used_rstd = kernels.forward(input, weight, bias, mean, var, eps)
     if torch.is_grad_enabled() and (
         input.requires_grad
         or (weight is not None and weight.requires_grad)
         or (bias is not None and bias.requires_grad)
     ):
-        output: Tensor = InstanceNorm.apply(input, weight, bias, mean, var, eps)
-        used_mean, used_rstd, _ = output.grad_fn.stats
-    else:
-        output, used_mean, used_rstd = kernels.forward(input, weight, bias, mean, var, eps)
-    if observe is not None:
-        observe(torch.from_numpy(used_mean), torch.from_numpy(used_rstd))
-    return output
+        stats = used_mean, used_rstd, mean is None
+        output = InstanceNorm.apply(input, weight, bias, (output, stats, eps))
+    return output, used_mean, used_rstd
 
 
 class InstanceNorm(torch.autograd.Function):
@@ -47,15 +39,11 @@ class InstanceNorm(torch.autograd.Function):
         input: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        mean: Tensor | None,
-        var: Tensor | None,
-        eps: float,
+        result: tuple[Tensor, tuple[kernels.Array, kernels.Array, bool], float],
     ) -> Tensor:
-        """Normalize, and keep what the backward pass needs."""
-        output, used_mean, used_rstd = kernels.forward(input, weight, bias, mean, var, eps)
+        """Keep what the backward pass needs; the output is in a tuple, so as to be no input."""
         ctx.save_for_backward(input, weight)
-        ctx.stats = (used_mean, used_rstd, mean is None)
-        ctx.eps = eps
+        output, ctx.stats, ctx.eps = result
         return output
 
     @staticmethod
@@ -69,7 +57,7 @@ class InstanceNorm(torch.autograd.Function):
         grad_input, grad_weight, grad_bias = gradients
         if not ctx.needs_input_grad[2]:
             grad_bias = None
-        return grad_input, grad_weight, grad_bias, None, None, None
+        return grad_input, grad_weight, grad_bias, None
 
 
 class InstanceNormBackward(torch.autograd.Function):

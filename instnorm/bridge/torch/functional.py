@@ -1,11 +1,16 @@
 """`instance_norm` with PyTorch's signature: which way a call goes, and running statistics."""
 
 # Annotations are not postponed here, because TorchScript reads them.
-import functools
 import math
 
 import torch
 from torch import Tensor
+from torch._C import (
+    _are_functorch_transforms_active,
+    _is_torch_function_mode_enabled,
+    _is_tracing,
+    _len_torch_dispatch_stack,
+)
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
@@ -99,43 +104,36 @@ def _by_kernels(
 ) -> Tensor:
     if weight is None and bias is not None:
         weight = torch.ones_like(bias)  # gives the bias a gradient of its own dtype
-    if not use_input_stats:
-        return _normalized(input, weight, bias, running_mean, running_var, eps, None)
-    observe = None
-    if running_mean is not None and input.numel():
-        observe = functools.partial(
-            _update, running_mean, running_var, momentum, eps, math.prod(input.shape[2:])
+    mean, var = (None, None) if use_input_stats else (running_mean, running_var)
+    updates = use_input_stats and running_mean is not None and input.numel()
+    if torch.compiler.is_compiling():
+        output, batch_mean, batch_rstd = operators.instance_norm(
+            input, weight, bias, mean, var, eps
         )
-    return _normalized(input, weight, bias, None, None, eps, observe)
-
-
-def _normalized(
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-    observe: eager.Observer | None,
-) -> Tensor:
-    if not torch.compiler.is_compiling():
-        return eager.instance_norm(input, weight, bias, mean, var, eps, observe)
-    output, used_mean, used_rstd = operators.instance_norm(input, weight, bias, mean, var, eps)
-    if observe is not None:
-        observe(used_mean.detach(), used_rstd.detach())
+        if updates:
+            _update(running_mean, running_var, batch_mean, batch_rstd, momentum, eps, input)
+        return output
+    output, *stats = eager.instance_norm(input, weight, bias, mean, var, eps)
+    if updates and not kernels.update_running(
+        running_mean, running_var, stats, momentum, eps, input
+    ):
+        batch_mean, batch_rstd = map(torch.from_numpy, stats)
+        _update(running_mean, running_var, batch_mean, batch_rstd, momentum, eps, input)
     return output
 
 
 def _update(
     running_mean: Tensor,
     running_var: Tensor,
-    momentum: float,
-    eps: float,
-    length: int,
     mean: Tensor,
     rstd: Tensor,
+    momentum: float,
+    eps: float,
+    input: Tensor,
 ) -> None:
-    """Blend the statistics of one batch, of shape (N, C), into the running ones."""
+    """As `kernels.update_running`, by PyTorch's operations."""
+    length = math.prod(input.shape[2:])
+    mean, rstd = mean.detach(), rstd.detach()
     var = rstd.pow(-2).sub_(eps).clamp_(min=0)
     if eps == 0:
         var.masked_fill_(rstd == 0, 0)  # as rstd is where the variance is 0
@@ -166,7 +164,7 @@ def _for_kernels(
             return False
     elif not running_mean.shape == running_var.shape == input.shape[1:2]:
         return False
-    if use_input_stats and math.prod(input.shape[2:]) == 1:
+    if use_input_stats and input.shape[2:].numel() == 1:
         return False
     for t in (input, running_mean, running_var, weight, bias):
         if t is not None and not (type(t) in _PLAIN and t.is_cpu and t.layout is torch.strided):
@@ -177,9 +175,9 @@ def _for_kernels(
 def _is_being_transformed() -> bool:
     """Whether PyTorch is doing something else with operators than just running them."""
     return bool(
-        torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._is_torch_function_mode_enabled()
-        or torch.jit.is_tracing()
+        _are_functorch_transforms_active()
+        or _len_torch_dispatch_stack()
+        or _is_torch_function_mode_enabled()
+        or _is_tracing()
         or forward_ad._current_level >= 0
     )

@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 import instnorm
+from instnorm import simd
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -62,6 +64,27 @@ def backward(
     if weight is None:
         return result, None, None
     return result, as_tensor(grad_weight), as_tensor(grad_bias)
+
+
+def update_running(
+    running_mean: Tensor,
+    running_var: Tensor,
+    stats: list[Array],
+    momentum: float,
+    eps: float,
+    input: Tensor,
+) -> bool:
+    """Blend mean and rstd of one batch, of shape (N, C), into the running ones, in place.
+
+    False: nothing was done, because they are in half precision or not contiguous.
+    """
+    running = running_mean, running_var
+    done: bool = simd.kernels.update_running(
+        *map(as_array, running), *stats, momentum, eps, input.shape[2:].numel()
+    )
+    if done:
+        increment_version(running)
+    return done
 
 
 def as_array(tensor: Tensor) -> Array:
