@@ -115,11 +115,9 @@ cdef inline void add_tile(
     while True:
         take(x, wide)
         take(x + STEP, wide + STEP)
-        instnorm_prefetch(x + ahead)
-        instnorm_prefetch(x + ahead + STEP)
+        instnorm_fetch(x + ahead, LANES * sizeof(element))
         if far:
-            instnorm_prefetch_far(x + far)
-            instnorm_prefetch_far(x + far + STEP)
+            instnorm_fetch_far(x + far, LANES * sizeof(element))
         for j in range(LANES):
             d = wide[j] - centre[j]
             lane1[j] = lane1[j] + d
@@ -252,15 +250,11 @@ cdef inline void add_product_tile(
         take(x + STEP, wide + STEP)
         take(grad_output, grad)
         take(grad_output + STEP, grad + STEP)
-        instnorm_prefetch(x + ahead)
-        instnorm_prefetch(x + ahead + STEP)
-        instnorm_prefetch(grad_output + ahead)
-        instnorm_prefetch(grad_output + ahead + STEP)
+        instnorm_fetch(x + ahead, LANES * sizeof(element))
+        instnorm_fetch(grad_output + ahead, LANES * sizeof(element))
         if far:
-            instnorm_prefetch_far(x + far)
-            instnorm_prefetch_far(x + far + STEP)
-            instnorm_prefetch_far(grad_output + far)
-            instnorm_prefetch_far(grad_output + far + STEP)
+            instnorm_fetch_far(x + far, LANES * sizeof(element))
+            instnorm_fetch_far(grad_output + far, LANES * sizeof(element))
         for j in range(LANES):
             lane1[j] = lane1[j] + grad[j]
             lane2[j] = madd(grad[j], wide[j] - centre[j], lane2[j])
@@ -613,7 +607,7 @@ cdef inline void line_tile(
     while True:
         take(x, wide)
         if not stream:  # memory that the caches do not hold is fetched well by itself
-            instnorm_prefetch(x + ahead)
+            instnorm_fetch(x + ahead, STEP * sizeof(element))
         for j in range(STEP):
             wide[j] = on_line(wide[j], centre[j], scale[j], scale_rest[j], shift[j])
         give(<const floating *>wide, y, stream)
@@ -758,8 +752,8 @@ cdef inline void plane_tile(
         take(x, wide)
         take(grad_output, grad)
         if not stream:  # memory that the caches do not hold is fetched well by itself
-            instnorm_prefetch(x + ahead)
-            instnorm_prefetch(grad_output + ahead)
+            instnorm_fetch(x + ahead, STEP * sizeof(element))
+            instnorm_fetch(grad_output + ahead, STEP * sizeof(element))
         for j in range(STEP):
             wide[j] = on_plane(
                 grad[j], wide[j], grad_mean[j], grad_scale[j], centre[j], x_scale[j], shift[j]

@@ -88,15 +88,20 @@ cdef extern from *:
         return nearest;
     }
 
-    /* Ask for the line at an address, which may lie beyond an array, in the first cache or, if
-       its turn is far, in the second. */
+    /* Ask for the lines of some bytes, which may lie beyond an array, in the first cache or, if
+       their turn is far, in the second. Macros: gcc drops a function that does no more. */
     #if defined(__GNUC__)
-    #define instnorm_prefetch(address) __builtin_prefetch(address)
-    #define instnorm_prefetch_far(address) __builtin_prefetch(address, 0, 2)
+    #define INSTNORM_FETCH(address, bytes, locality) \
+        do { \
+            for (size_t at = 0; at < (size_t)(bytes); at += 64) { \
+                __builtin_prefetch((const char *)(address) + at, 0, locality); \
+            } \
+        } while (0)
     #else
-    #define instnorm_prefetch(address) ((void)(address))
-    #define instnorm_prefetch_far(address) ((void)(address))
+    #define INSTNORM_FETCH(address, bytes, locality) ((void)(address))
     #endif
+    #define instnorm_fetch(address, bytes) INSTNORM_FETCH(address, bytes, 3)
+    #define instnorm_fetch_far(address, bytes) INSTNORM_FETCH(address, bytes, 2)
 
     /* Write 64 bytes to an address that is a multiple of 64, without reading the line into
        the cache first. */
@@ -140,8 +145,8 @@ cdef extern from *:
     float instnorm_madd_float(float a, float b, float c) noexcept nogil
     double instnorm_madd_double(double a, double b, double c) noexcept nogil
     float instnorm_toward_zero(double value) noexcept nogil
-    void instnorm_prefetch(const void *address) noexcept nogil
-    void instnorm_prefetch_far(const void *address) noexcept nogil
+    void instnorm_fetch(const void *address, size_t nbytes) noexcept nogil
+    void instnorm_fetch_far(const void *address, size_t nbytes) noexcept nogil
     double instnorm_total_of_16(const double *lane) noexcept nogil
     void instnorm_stream_line(void *to, const void *source) noexcept nogil
     void instnorm_stream_end() noexcept nogil
