@@ -225,7 +225,7 @@ def test_the_command(tmp_path):
     saved = json.loads((tmp_path / "peers.json").read_text())
     # JAX is not in the tests' environment; where it is, it counts.
     measured = {m["peer"] for m in saved["measurements"]} | {m["peer"] for m in saved["left_out"]}
-    assert measured == {"copy", "numpy", *names}
+    assert measured == {"copy", "torch-copy", "numpy", *names}
     assert not any(m["wrong"] for m in saved["measurements"])
     rows = [line for line in done.stdout.splitlines() if line.startswith("(2,3,4,5)")]
     assert len(rows) == 2 * 2 * 2  # passes, layouts, dtypes

@@ -52,6 +52,14 @@ def test_operations_on_tensors_recycle_too():
     assert address((a * 2).data) == before
 
 
+def test_blocks_begin_lines_but_not_where_numpys_begin_in_a_page():
+    x = np.random.default_rng(0).random(LARGE, dtype=np.float32)
+    results = [instnorm.instance_norm(x) for _ in range(6)]
+    places = {address(y) % 4096 for y in results}
+    assert len(places) == 3
+    assert all(place % 64 == 0 and 1024 <= place < 4096 for place in places)
+
+
 def test_a_zeroed_array_from_recycled_memory_is_zero():
     with memory.recycled_memory():
         np.full(LARGE, 7.0)

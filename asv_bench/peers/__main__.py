@@ -46,7 +46,7 @@ def parsed(arguments):
         choices=("contiguous", "channels-last"),
     )
     parser.add_argument("--threads", type=count, help="by default, one for each processor")
-    parser.add_argument("--rounds", type=count, default=5)
+    parser.add_argument("--rounds", type=count, default=9)
     parser.add_argument("--quick", action="store_true", help="3 short rounds: a first impression")
     parser.add_argument(
         "--out", type=Path, default=Path("peers-results"), help="folder to write to"

@@ -20,6 +20,7 @@ from .peer import PASSES, TOLERANCE, Case, NotSupportedError, error, exact
 FAMILIES = ("instnorm", "torch", "jax", "onnxruntime", "numpy", "numba")
 LABELS = {
     "copy": "copy",
+    "torch-copy": "PyTorch copy",
     "instnorm": "instnorm",
     "instnorm-layer": "instnorm layer",
     "torch-instance_norm": "PyTorch instance_norm",
@@ -88,7 +89,7 @@ class Runner:
 
     def __init__(self, names, threads, rounds, turn):
         self._threads, self._rounds, self._turn = threads, rounds, turn
-        self._peers, self._copies, versions, left_out = [], [copies], {}, []
+        self._peers, self._copies, versions, left_out = [], {}, {}, []
         for family in FAMILIES:
             wanted = {n for n in names if n.partition("-")[0] == family}
             try:
@@ -101,8 +102,8 @@ class Runner:
                 continue
             versions[family] = module.VERSION
             self._peers += [p for p in module.peers(threads) if p.name in names]
-            if hasattr(module, "copies"):
-                self._copies.append(module.copies)
+            if hasattr(module, "copy"):
+                self._copies[f"{family}-copy"] = module.copy
         settings = {"threads": threads, "rounds": rounds, "turn": turn, "versions": versions}
         self.results = Results(settings, [], left_out)
 
@@ -113,9 +114,11 @@ class Runner:
         for direction in PASSES:
             entrants, errors = self._prepared(direction, cases, expected)
             for case in cases[:: len(layouts)]:
-                for way in self._copies:
-                    for method, function in way(case.x, self._threads).items():
-                        entrants["copy", case.dtype.name, "", method] = function
+                for method, function in copies(case.x, self._threads).items():
+                    entrants["copy", case.dtype.name, "", method] = function
+            for name, copy in self._copies.items():
+                for case in cases:
+                    entrants[name, case.dtype.name, case.layout, ""] = copy(case.x)
             gc.collect()
             gc.freeze()  # else a collection looks through all the libraries' objects
             seconds = seconds_per_call(entrants, self._rounds, self._turn)

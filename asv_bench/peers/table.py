@@ -118,6 +118,14 @@ def _against_copy(results, chosen):
                 f"  {direction} / copy, inputs of 1 MiB and more: "
                 f"{_mean_and_worst(ratios, max)} (goal {goal})"
             )
+        over = _ratios(
+            results,
+            {"peer": "instnorm", "direction": direction, **chosen},
+            {"peer": "torch-copy", "direction": direction, **chosen},
+            least_mebibytes=1,
+        )
+        if over:
+            yield f"  {direction} / PyTorch's copy, the same: {_mean_and_worst(over, max)}"
 
 
 def _against_torch(results, chosen):
@@ -139,7 +147,8 @@ def _lost(results, chosen):
     lost = {}
     for ours in results.find(peer="instnorm", **chosen):
         for m in results.find(shape=ours.shape, direction=ours.direction, **chosen):
-            if m.seconds < ours.seconds and not m.wrong and not m.peer.startswith("instnorm"):
+            rival = not m.wrong and not m.peer.startswith(("instnorm", "torch-copy"))
+            if rival and m.seconds < ours.seconds:
                 key = f"{shape_name(ours.shape)} {ours.direction}"
                 lost.setdefault(key, []).append(f"{LABELS[m.peer]} {m.seconds / ours.seconds:.2f}")
     yield f"  cases in which a peer is faster: {len(lost)} (goal 0)"

@@ -79,8 +79,8 @@ def peers(threads):
     return [Eager(instance_norm), Eager(group_norm), Compiled()]
 
 
-def copies(array, threads):
+def copy(array):
     """PyTorch's copy wakes its threads faster than Python can."""
     source = _tensor(array)
     target = source.clone()
-    return {"PyTorch": lambda: target.copy_(source)}
+    return lambda: target.copy_(source)
