@@ -15,13 +15,12 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its own, about NumPy and about accelerators
     mindspore = pytest.importorskip("mindspore")
 
+from composition import RANKS, SHAPES, C, composed_results, normal
+
 import instnorm
 from instnorm import Tensor, nn
 from instnorm.nn import mindspore as ours
 
-C = 3
-RANKS = (1, 2, 3)
-SHAPES = {1: (2, C, 5), 2: (2, C, 4, 3), 3: (2, C, 2, 3, 2)}
 NUMPY = {
     mindspore.float16: np.float16,
     mindspore.float32: np.float32,
@@ -38,10 +37,6 @@ with contextlib.suppress(SystemError):
 
 def classes(rank):
     return getattr(ours, f"InstanceNorm{rank}d"), getattr(mindspore.nn, f"InstanceNorm{rank}d")
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape)
 
 
 def for_us(value):
@@ -309,20 +304,6 @@ def test_a_wrong_channel_count_is_mindspores_error():
                 call()
 
 
-def composed(x, gamma, beta, eps):
-    """Instance norm of MindSpore's operators for a CPU.
-
-    Python's numbers would be float32 there.
-    """
-    ops = mindspore.ops
-    axes = tuple(range(2, x.ndim))
-    per_channel = (1, -1) + (1,) * len(axes)
-    centred = x - ops.mean(x, axes, True)
-    var = ops.mean(centred * centred, axes, True)
-    scale = gamma.reshape(per_channel) / ops.sqrt(var + mindspore.Tensor(eps, x.dtype))
-    return centred * scale + beta.reshape(per_channel)
-
-
 @in_every_rank
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("affine", [True, False])
@@ -337,13 +318,7 @@ def test_results_and_gradients_are_those_of_mindspores_operators(rank, eps, affi
     y = layer(a)
     y.backward(g)
 
-    def loss(*arrays):
-        result = composed(*arrays, eps)
-        return (result * mindspore.Tensor(g)).sum(), result
-
-    arrays = [mindspore.Tensor(array) for array in (x, gamma, beta)]
-    differentiate = mindspore.value_and_grad(loss, (0, 1, 2), has_aux=True)
-    (_, expected), gradients = differentiate(*arrays)
+    expected, *gradients = composed_results(x, gamma, beta, eps, g)
     np.testing.assert_allclose(y.data, expected.asnumpy(), rtol=0, atol=1e-13)
     for tensor, gradient in zip((a, layer.gamma, layer.beta), gradients, strict=True):
         if tensor.requires_grad:
