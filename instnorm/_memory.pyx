@@ -95,7 +95,6 @@ cdef struct Header:
 
 cdef struct Block:
     # What stands in a free block.
-    int number          # of its size class
     Block *newer        # freed after it
     Block *older        # freed before it
     Block *above        # of its class, freed after it
@@ -163,10 +162,11 @@ cdef inline void release(void *block) noexcept nogil:
 
 # ---------------------------------------------------------------- the cache
 
-cdef void link(Block *block, int number) noexcept nogil:
+cdef void link(Block *block) noexcept nogil:
     """Put a block that was freed into both lists."""
     global newest, oldest, cached_bytes
-    block.number = number
+    cdef size_t capacity = header_of(block).capacity
+    cdef int number = class_of(capacity)
     block.newer = NULL
     block.older = newest
     if newest == NULL:
@@ -179,12 +179,13 @@ cdef void link(Block *block, int number) noexcept nogil:
     if block.below != NULL:
         block.below.above = block
     tops[number] = block
-    cached_bytes += size_of(number)
+    cached_bytes += capacity
 
 
 cdef void unlink(Block *block) noexcept nogil:
     """Take a block out of both lists."""
     global newest, oldest, cached_bytes
+    cdef size_t capacity = header_of(block).capacity
     if block.newer == NULL:
         newest = block.older
     else:
@@ -194,12 +195,12 @@ cdef void unlink(Block *block) noexcept nogil:
     else:
         block.older.newer = block.newer
     if block.above == NULL:
-        tops[block.number] = block.below
+        tops[class_of(capacity)] = block.below
     else:
         block.above.below = block.below
     if block.below != NULL:
         block.below.above = block.above
-    cached_bytes -= size_of(block.number)
+    cached_bytes -= capacity
 
 
 cdef void *take(int number) noexcept nogil:
@@ -219,7 +220,7 @@ cdef void keep(void *block) noexcept nogil:
         release(block)
         return
     instnorm_lock()
-    link(<Block *>block, class_of(header_of(block).capacity))
+    link(<Block *>block)
     instnorm_unlock()
     trim(limit_bytes)
 

@@ -109,24 +109,27 @@ cdef inline void product_sums_in_lanes(
     cdef double wide2[LANES]
     cdef floating g
     cdef const double *last = tail_mask(n, LANES)
-    cdef Py_ssize_t i, j, step = 0, steps = n // LANES
+    cdef Py_ssize_t j, end, step = 0, steps = n // LANES
     for j in range(LANES):
         wide1[j] = 0
         wide2[j] = 0
     while step < steps:
+        end = min(step + FLUSH, steps)
         for j in range(LANES):
             lane1[j] = 0
             lane2[j] = 0
-        for i in range(step, min(step + FLUSH, steps)):
-            take_lanes(grad_output + i * LANES, grad)
-            take_lanes(x + i * LANES, some)
+        while True:  # one step at least: see sums_in_double
+            take_lanes(grad_output + step * LANES, grad)
+            take_lanes(x + step * LANES, some)
             for j in range(LANES):
                 lane1[j] = lane1[j] + grad[j]
                 lane2[j] = madd(grad[j], some[j] - centre, lane2[j])
+            step += 1
+            if step == end:
+                break
         for j in range(LANES):
             wide1[j] = wide1[j] + lane1[j]
             wide2[j] = wide2[j] + lane2[j]
-        step += FLUSH
     if n % LANES:
         take_lanes(grad_output + n - LANES, grad)
         take_lanes(x + n - LANES, some)
