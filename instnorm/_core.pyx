@@ -69,8 +69,11 @@ cdef enum:
     # Elements up to which the call costs more than the kernel, and the entries for small
     # arrays are worth their lines.
     SMALL = 16384
-    # Bytes of an output that the caches do not hold, and of a row that is worth streaming.
-    STREAM_ABOVE = 16777216
+    # Bytes, of all arrays that a pass reads and writes, beyond which it writes past the caches;
+    # less in channels-last memory, where a sample is read again when all of it was read. And of
+    # a row that is worth it.
+    STREAM_ABOVE = 33554432
+    STREAM_PIXELS_ABOVE = 25165824
     STREAM_ROW = 2048
     # Bytes of a channels-last sample that one processor's own cache does not hold.
     SHARE_ABOVE = 1048576
@@ -166,13 +169,15 @@ cdef Geometry geometry_of(cnp.ndarray x, bint channels_last) except *:
 
 
 cdef inline bint worth_streaming(
-    const void *x, const void *y, Geometry shape, Py_ssize_t itemsize
+    const void *x, const void *y, int arrays, Geometry shape, Py_ssize_t itemsize
 ) noexcept nogil:
-    """Whether to write past the cache: the result would not stay there anyway."""
-    return (
-        x != y and (shape.channels_last or shape.length * itemsize >= STREAM_ROW)
-        and shape.rows * shape.length * itemsize >= STREAM_ABOVE
-    )
+    """Whether to write past the cache, as it does not hold so many `arrays` of this shape."""
+    cdef Py_ssize_t nbytes = arrays * shape.rows * shape.length * itemsize
+    if x == y:
+        return False
+    if shape.channels_last:
+        return nbytes >= STREAM_PIXELS_ABOVE
+    return nbytes >= STREAM_ABOVE and shape.length * itemsize >= STREAM_ROW
 
 
 cdef void *checked(object array, str name, int typenum, Py_ssize_t size, bint written) except NULL:
@@ -217,7 +222,7 @@ cdef bint forward_any(
     double *mean, double *rstd,
 ) noexcept nogil:
     """Choose the way to walk the rows. False: no memory."""
-    cdef bint stream = worth_streaming(x, y, shape, sizeof(element))
+    cdef bint stream = worth_streaming(x, y, 2, shape, sizeof(element))
     if shape.channels_last:
         if element is double:
             return forward_channels_last(
@@ -337,7 +342,7 @@ cdef bint forward_given_any(
     const double *mean, const double *rstd,
 ) noexcept nogil:
     """False: no memory."""
-    cdef bint stream = worth_streaming(x, y, shape, sizeof(element))
+    cdef bint stream = worth_streaming(x, y, 2, shape, sizeof(element))
     if not shape.channels_last:
         apply_by_blocks(
             x, y, shape.rows, shape.length, affine, mean, rstd, shape.threads, stream
@@ -399,7 +404,8 @@ cdef bint backward_any(
 ) noexcept nogil:
     """Choose the way to walk the rows. False: no memory."""
     cdef bint stream = (
-        x != grad_input and worth_streaming(grad_output, grad_input, shape, sizeof(element))
+        x != grad_input
+        and worth_streaming(grad_output, grad_input, 3, shape, sizeof(element))
     )
     if shape.channels_last:
         if element is double:

@@ -608,6 +608,7 @@ cdef inline void line_tile(
         take(x, wide)
         if not stream:  # memory that the caches do not hold is fetched well by itself
             instnorm_fetch(x + ahead, STEP * sizeof(element))
+            instnorm_fetch_to_write(y + TILE * width, STEP * sizeof(element))
         for j in range(STEP):
             wide[j] = on_line(wide[j], centre[j], scale[j], scale_rest[j], shift[j])
         give(<const floating *>wide, y, stream)
@@ -754,6 +755,7 @@ cdef inline void plane_tile(
         if not stream:  # memory that the caches do not hold is fetched well by itself
             instnorm_fetch(x + ahead, STEP * sizeof(element))
             instnorm_fetch(grad_output + ahead, STEP * sizeof(element))
+            instnorm_fetch_to_write(grad_input + TILE * width, STEP * sizeof(element))
         for j in range(STEP):
             wide[j] = on_plane(
                 grad[j], wide[j], grad_mean[j], grad_scale[j], centre[j], x_scale[j], shift[j]

@@ -88,20 +88,22 @@ cdef extern from *:
         return nearest;
     }
 
-    /* Ask for the lines of some bytes, which may lie beyond an array, in the first cache or, if
-       their turn is far, in the second. Macros: gcc drops a function that does no more. */
+    /* Ask for the lines of some bytes, which may lie beyond an array: in the first cache or, if
+       their turn is far, in the second; or in the first to be written, as stores that skip from
+       line to line would wait for each. Macros: gcc drops a function that does no more. */
     #if defined(__GNUC__)
-    #define INSTNORM_FETCH(address, bytes, locality) \
+    #define INSTNORM_FETCH(address, bytes, write, locality) \
         do { \
             for (size_t at = 0; at < (size_t)(bytes); at += 64) { \
-                __builtin_prefetch((const char *)(address) + at, 0, locality); \
+                __builtin_prefetch((const char *)(address) + at, write, locality); \
             } \
         } while (0)
     #else
-    #define INSTNORM_FETCH(address, bytes, locality) ((void)(address))
+    #define INSTNORM_FETCH(address, bytes, write, locality) ((void)(address))
     #endif
-    #define instnorm_fetch(address, bytes) INSTNORM_FETCH(address, bytes, 3)
-    #define instnorm_fetch_far(address, bytes) INSTNORM_FETCH(address, bytes, 2)
+    #define instnorm_fetch(address, bytes) INSTNORM_FETCH(address, bytes, 0, 3)
+    #define instnorm_fetch_far(address, bytes) INSTNORM_FETCH(address, bytes, 0, 2)
+    #define instnorm_fetch_to_write(address, bytes) INSTNORM_FETCH(address, bytes, 1, 3)
 
     /* Write 64 bytes to an address that is a multiple of 64, without reading the line into
        the cache first. */
@@ -146,6 +148,7 @@ cdef extern from *:
     double instnorm_madd_double(double a, double b, double c) noexcept nogil
     float instnorm_toward_zero(double value) noexcept nogil
     void instnorm_fetch(const void *address, size_t nbytes) noexcept nogil
+    void instnorm_fetch_to_write(const void *address, size_t nbytes) noexcept nogil
     void instnorm_fetch_far(const void *address, size_t nbytes) noexcept nogil
     double instnorm_total_of_16(const double *lane) noexcept nogil
     void instnorm_stream_line(void *to, const void *source) noexcept nogil
