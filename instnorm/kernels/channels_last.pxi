@@ -587,31 +587,64 @@ cdef inline void repeat_lines(Lines lines, Grid grid, floating like) noexcept no
     repeat(<floating *>lines.shift, grid)
 
 
+cdef inline Py_ssize_t tile_width(floating like) noexcept nogil:
+    """Channels that the last pass computes together: as many as fill a register.
+
+    gcc keeps an array of more than one on the stack.
+    """
+    return STEP // 2 if floating is double else STEP
+
+
+cdef inline void take_tile(const element *x, floating *wide) noexcept nogil:
+    """As take, `tile_width` elements."""
+    cdef Py_ssize_t j
+    if floating is double:
+        if element is double:
+            for j in range(STEP // 2):
+                wide[j] = x[j]
+    else:
+        take(x, wide)
+
+
+cdef inline void give_tile(const floating *wide, element *y, bint stream) noexcept nogil:
+    """As give, `tile_width` elements."""
+    cdef Py_ssize_t j
+    if floating is double:
+        if element is double:
+            if stream:
+                instnorm_stream_line(y, wide)
+            else:
+                for j in range(STEP // 2):
+                    y[j] = wide[j]
+    else:
+        give(wide, y, stream)
+
+
 cdef inline void line_tile(
     const element *x, element *y, Py_ssize_t width, Py_ssize_t steps,
     const floating *centres, const floating *scales, const floating *scale_rests,
     const floating *shifts, bint stream,
 ) noexcept nogil:
-    """STEP channels of some wide pixels."""
+    """`tile_width` channels of some wide pixels."""
     cdef floating centre[STEP]
     cdef floating scale[STEP]
     cdef floating scale_rest[STEP]
     cdef floating shift[STEP]
     cdef floating wide[STEP]
-    cdef Py_ssize_t j, ahead = ahead_of(width, TILE, LANES)
-    for j in range(STEP):
+    cdef Py_ssize_t j, lanes = tile_width(<floating>0), ahead = ahead_of(width, TILE, LANES)
+    for j in range(lanes):
         centre[j] = centres[j]
         scale[j] = scales[j]
         scale_rest[j] = scale_rests[j]
         shift[j] = shifts[j]
     while True:
-        take(x, wide)
+        take_tile(x, wide)
         if not stream:  # memory that the caches do not hold is fetched well by itself
-            instnorm_fetch(x + ahead, STEP * sizeof(element))
-            instnorm_fetch_to_write(y + TILE * width, STEP * sizeof(element))
-        for j in range(STEP):
+            instnorm_fetch(x + ahead, lanes * sizeof(element))
+            instnorm_fetch_to_write(y + TILE * width, lanes * sizeof(element))
+        for j in range(lanes):
             wide[j] = on_line(wide[j], centre[j], scale[j], scale_rest[j], shift[j])
-        give(<const floating *>wide, y, stream)
+        give_tile(<const floating *>wide, y, stream)
         x += width
         y += width
         steps -= 1
@@ -633,7 +666,8 @@ cdef void write_lines(
 ) noexcept nogil:
     cdef Py_ssize_t count = steps_of(grid, block)
     cdef Py_ssize_t start = block * grid.block * grid.width
-    cdef Py_ssize_t step, size, channel, i, j, rest = grid.width % STEP
+    cdef Py_ssize_t lanes = tile_width(like), rest = grid.width % lanes
+    cdef Py_ssize_t step, size, channel, i, j
     cdef const floating *centre = <const floating *>lines.centre
     cdef const floating *scale = <const floating *>lines.scale
     cdef const floating *scale_rest = <const floating *>lines.scale_rest
@@ -643,8 +677,8 @@ cdef void write_lines(
         return
     for step in range((count + TILE - 1) // TILE):
         size = min(count - step * TILE, <Py_ssize_t>TILE)
-        for channel in range(grid.width // STEP):
-            i = channel * STEP
+        for channel in range(grid.width // lanes):
+            i = channel * lanes
             line_tile(
                 x + start + i, y + start + i, grid.width, size,
                 centre + i, scale + i, scale_rest + i, shift + i, stream,
@@ -734,7 +768,7 @@ cdef inline void plane_tile(
     const floating *grad_scales, const floating *centres, const floating *x_scales,
     const floating *shifts, bint stream,
 ) noexcept nogil:
-    """STEP channels of some wide pixels."""
+    """`tile_width` channels of some wide pixels."""
     cdef floating grad_mean[STEP]
     cdef floating grad_scale[STEP]
     cdef floating centre[STEP]
@@ -742,25 +776,25 @@ cdef inline void plane_tile(
     cdef floating shift[STEP]
     cdef floating wide[STEP]
     cdef floating grad[STEP]
-    cdef Py_ssize_t j, ahead = ahead_of(width, TILE, LANES)
-    for j in range(STEP):
+    cdef Py_ssize_t j, lanes = tile_width(<floating>0), ahead = ahead_of(width, TILE, LANES)
+    for j in range(lanes):
         grad_mean[j] = grad_means[j]
         grad_scale[j] = grad_scales[j]
         centre[j] = centres[j]
         x_scale[j] = x_scales[j]
         shift[j] = shifts[j]
     while True:
-        take(x, wide)
-        take(grad_output, grad)
+        take_tile(x, wide)
+        take_tile(grad_output, grad)
         if not stream:  # memory that the caches do not hold is fetched well by itself
-            instnorm_fetch(x + ahead, STEP * sizeof(element))
-            instnorm_fetch(grad_output + ahead, STEP * sizeof(element))
-            instnorm_fetch_to_write(grad_input + TILE * width, STEP * sizeof(element))
-        for j in range(STEP):
+            instnorm_fetch(x + ahead, lanes * sizeof(element))
+            instnorm_fetch(grad_output + ahead, lanes * sizeof(element))
+            instnorm_fetch_to_write(grad_input + TILE * width, lanes * sizeof(element))
+        for j in range(lanes):
             wide[j] = on_plane(
                 grad[j], wide[j], grad_mean[j], grad_scale[j], centre[j], x_scale[j], shift[j]
             )
-        give(<const floating *>wide, grad_input, stream)
+        give_tile(<const floating *>wide, grad_input, stream)
         x += width
         grad_output += width
         grad_input += width
@@ -797,7 +831,8 @@ cdef void write_planes(
 ) noexcept nogil:
     cdef Py_ssize_t count = steps_of(grid, block)
     cdef Py_ssize_t start = block * grid.block * grid.width
-    cdef Py_ssize_t step, size, channel, i, j, at, rest = grid.width % STEP
+    cdef Py_ssize_t lanes = tile_width(like), rest = grid.width % lanes
+    cdef Py_ssize_t step, size, channel, i, j, at
     cdef const floating *grad_mean = <const floating *>planes.grad_mean
     cdef const floating *grad_scale = <const floating *>planes.grad_scale
     cdef const floating *centre = <const floating *>planes.centre
@@ -811,8 +846,8 @@ cdef void write_planes(
         return
     for step in range((count + TILE - 1) // TILE):
         size = min(count - step * TILE, <Py_ssize_t>TILE)
-        for channel in range(grid.width // STEP):
-            i = channel * STEP
+        for channel in range(grid.width // lanes):
+            i = channel * lanes
             plane_tile(
                 grad_output + start + i, x + start + i, grad_input + start + i,
                 grid.width, size, grad_mean + i, grad_scale + i, centre + i, x_scale + i,
