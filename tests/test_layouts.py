@@ -114,6 +114,13 @@ def test_any_number_of_channels(channels, batch, dtype, layout):
     assert_right(p, solve(p, LAYOUTS[layout](p.x), LAYOUTS[layout](p.grad_output)))
 
 
+@in_every_dtype
+@pytest.mark.parametrize("channels", [33, 36, 40, 50, 100, 127, 200, 250])
+def test_pixels_taken_together_for_the_sake_of_the_lanes(channels, dtype):
+    p = problem((2, channels, 29, 37), dtype, FLOAT32)
+    assert_right(p, solve(p, channels_last(p.x), channels_last(p.grad_output)))
+
+
 @in_both_layouts
 @in_every_dtype
 @pytest.mark.parametrize("varied", ["row length", "channels"])
@@ -754,7 +761,8 @@ def test_gradcheck(shape, layout, g_layout):
 # --- the same bits ---------------------------------------------------------------------
 
 # Around what one thread keeps to itself, and with pixels and channels that do not divide evenly.
-SHARED = [(1, 3, 181, 191), (5, 7, 33, 35), (2, 320, 6, 6, 6), (1, 64, 100, 101), (1, 1, 300, 301)]
+SHARED = [(1, 3, 181, 191), (5, 7, 33, 35), (2, 320, 6, 6, 6), (1, 64, 100, 101), (1, 1, 300, 301),
+          (1, 40, 90, 91)]  # fmt: skip
 PAIRS = [("contiguous", "contiguous"), ("channels last", "channels last"),
          ("channels last", "contiguous"), ("contiguous", "channels last"),
          ("Fortran", "Fortran"), ("channels last, cropped", "cropped")]  # fmt: skip
@@ -840,7 +848,14 @@ def test_every_simd_level_gives_the_same_bits():
 # --- promises of precision -------------------------------------------------------------
 
 PROMISED_ULPS = {FLOAT32: 2, FLOAT64: 4}
-PRECISE = [(2, 5, 7, 9), (1, 3, 61, 67), (1, 64, 31, 9), (2, 17, 1, 2), (1, 1, 50, 90)]
+PRECISE = [
+    (2, 5, 7, 9),
+    (1, 3, 61, 67),
+    (1, 64, 31, 9),
+    (2, 17, 1, 2),
+    (1, 1, 50, 90),
+    (1, 36, 40, 33),
+]
 
 
 @pytest.mark.parametrize("spread", [1e-3, 1.0, 1e18, 1e30])

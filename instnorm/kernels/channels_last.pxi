@@ -1,25 +1,37 @@
 # Channels-last memory: a sample is `pixels` times C elements, and is read in that order.
 #
-# The accumulators run over the channels. Fewer channels than LANES are made a multiple of LANES
-# by taking several pixels for one wide one. Wide pixels are taken FLUSH at a time: the sums of
+# The accumulators run over the channels. Where LANES does not divide these, several pixels are
+# taken for one wide one. Wide pixels are taken FLUSH at a time: the sums of
 # these are in the input's own precision, what is added up of them is in double. A sample is cut
 # into blocks of wide pixels, which threads share; their sums are added in order.
 
 cdef struct Grid:
     Py_ssize_t channels
     Py_ssize_t pixels
-    Py_ssize_t width        # elements of a wide pixel: C, or a multiple of C and of LANES
+    Py_ssize_t width        # elements of a wide pixel: C, or a multiple of C; LANES at least
     Py_ssize_t steps        # whole wide pixels of a sample
     Py_ssize_t rest         # elements after those
     Py_ssize_t block        # wide pixels of a block
     Py_ssize_t blocks       # at least one
 
 
+cdef inline Py_ssize_t pixels_of_wide(Py_ssize_t pixels, Py_ssize_t channels) noexcept nogil:
+    """How many pixels to take for a wide one.
+
+    So many that LANES divides it, but no more than FOLDED elements, and few of the pixels that
+    there are, once it is as wide as LANES: the lanes that are left over take less then.
+    """
+    cdef Py_ssize_t fold = 1
+    while channels * fold % LANES:
+        if channels >= LANES and (2 * channels * fold > FOLDED or SHORT * fold > pixels):
+            break
+        fold *= 2
+    return fold
+
+
 cdef inline Grid grid_of(Py_ssize_t pixels, Py_ssize_t channels) noexcept nogil:
     cdef Grid grid
-    cdef Py_ssize_t fold = 1
-    while channels < LANES and channels * fold % LANES:
-        fold *= 2
+    cdef Py_ssize_t fold = pixels_of_wide(pixels, channels)
     grid.channels = channels
     grid.pixels = pixels
     grid.width = channels * fold
