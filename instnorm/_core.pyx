@@ -73,7 +73,7 @@ cdef enum:
     # Bytes, of all arrays that a pass reads and writes, beyond which it writes past the caches;
     # less in channels-last memory, where a sample is read again when all of it was read. And of
     # a row that is worth it.
-    STREAM_ABOVE = 33554432
+    STREAM_ABOVE = 100663296
     STREAM_PIXELS_ABOVE = 25165824
     STREAM_ROW = 2048
     # Bytes of a channels-last sample that one processor's own cache does not hold.

@@ -787,6 +787,45 @@ def test_the_number_of_threads_changes_no_bit(shape, dtype, layouts):
         assert all(same_bits(a, e) for a, e in zip(actual, expected, strict=True))
 
 
+# So large that the kernels write past the caches, but not in place.
+STREAMED = [
+    ((1, 3, 2051, 2051), "contiguous"),
+    ((7, 16, 113_001), "contiguous"),
+    ((2, 48, 201, 211), "channels last"),
+    ((1, 3, 1201, 1333), "channels last"),
+]
+
+
+def an_element_later(array):
+    """Uninitialized memory that does not begin a cache line, in the layout of an array."""
+    memory = np.empty(array.size + 1, array.dtype)[1:]
+    return np.lib.stride_tricks.as_strided(memory, array.shape, array.strides)
+
+
+@pytest.mark.usefixtures("restore_threads")
+@in_every_dtype
+@pytest.mark.parametrize(("shape", "layout"), STREAMED)
+def test_writing_past_the_caches_changes_no_bit(shape, layout, dtype):
+    instnorm.set_num_threads(2)
+    shape = (shape[0] * max(4 // dtype.itemsize, 1), *shape[1:])
+    rng = np.random.default_rng(0)
+    x, g = (LAYOUTS[layout](rng.random(shape, np.float32).astype(dtype)) for _ in range(2))
+    weight = sample(shape[1:2], FLOAT32)
+
+    y, mean, rstd = instance_norm(x, weight, weight, return_stats=True)
+    grad_input, *_ = instance_norm_backward(g, x, weight, mean=mean, rstd=rstd)
+    later = instance_norm(x, weight, weight, out=an_element_later(x))
+    grad_later, *_ = instance_norm_backward(
+        g, x, weight, mean=mean, rstd=rstd, out=an_element_later(x)
+    )
+    instance_norm_backward(g, x, weight, mean=mean, rstd=rstd, out=g)
+    instance_norm(x, weight, weight, out=x)
+    assert same_bits(y, x)
+    assert same_bits(later, x)
+    assert same_bits(grad_input, g)
+    assert same_bits(grad_later, g)
+
+
 @pytest.mark.usefixtures("restore_threads")
 @in_every_dtype
 @pytest.mark.parametrize(
