@@ -60,6 +60,7 @@ cdef enum:
     CHUNK = 512           # half precision elements that are widened together
     TILE = 4              # wide pixels of the last pass that are computed together
     FOLDED = 500          # elements that pixels are taken together to, where that fills all LANES
+    BUFFERED = 1024       # elements of a pixel of half precision that is written past the caches
     WIDE = 128            # elements of a pixel, beyond which few pixels share the first cache
     BLOCK_LAST = 65536    # elements of a block in channels-last memory, about
     NUMBERS = 5           # arrays of a wide pixel that the last pass needs at most

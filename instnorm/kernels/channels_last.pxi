@@ -665,11 +665,23 @@ cdef inline void line_tile(
 
 
 cdef inline bint whole_lines(const element *y, Grid grid) noexcept nogil:
-    """Whether every step of STEP channels is whole cache lines."""
-    return (
-        (element is float or element is double)
-        and grid.width % STEP == 0 and (<size_t>y & 63) == 0
-    )
+    """Whether what is written past the caches can be whole cache lines."""
+    if (<size_t>y & 63) != 0:
+        return False
+    if element is float or element is double:
+        return grid.width % STEP == 0
+    else:
+        return grid.width % (2 * STEP) == 0 and grid.width <= BUFFERED
+
+
+cdef inline void stream_pixels(
+    const element *pixels,  # IN  n elements
+    element *y,             # OUT the same; it begins a cache line, and ends one
+    Py_ssize_t n,
+) noexcept nogil:
+    cdef Py_ssize_t i, line = 64 // sizeof(element)
+    for i in range(n // line):
+        instnorm_stream_line(y + i * line, pixels + i * line)
 
 
 cdef void write_lines(
@@ -680,6 +692,10 @@ cdef void write_lines(
     cdef Py_ssize_t start = block * grid.block * grid.width
     cdef Py_ssize_t lanes = tile_width(like), rest = grid.width % lanes
     cdef Py_ssize_t step, size, channel, i, j
+    # STEP elements of half precision are less than a line: they are put together first.
+    cdef bint buffered = stream and not (element is float or element is double)
+    cdef element buffer[TILE * BUFFERED]
+    cdef element *target
     cdef const floating *centre = <const floating *>lines.centre
     cdef const floating *scale = <const floating *>lines.scale
     cdef const floating *scale_rest = <const floating *>lines.scale_rest
@@ -689,10 +705,11 @@ cdef void write_lines(
         return
     for step in range((count + TILE - 1) // TILE):
         size = min(count - step * TILE, <Py_ssize_t>TILE)
+        target = &buffer[0] if buffered else y + start
         for channel in range(grid.width // lanes):
             i = channel * lanes
             line_tile(
-                x + start + i, y + start + i, grid.width, size,
+                x + start + i, target + i, grid.width, size,
                 centre + i, scale + i, scale_rest + i, shift + i, stream,
             )
         for i in range(size):
@@ -704,6 +721,8 @@ cdef void write_lines(
                         centre[j], scale[j], scale_rest[j], shift[j],
                     ),
                 )
+        if buffered:
+            stream_pixels(<const element *>buffer, y + start, size * grid.width)
         start += size * grid.width
     if has_rest(grid, block):
         for i in range(grid.rest):
@@ -845,6 +864,9 @@ cdef void write_planes(
     cdef Py_ssize_t start = block * grid.block * grid.width
     cdef Py_ssize_t lanes = tile_width(like), rest = grid.width % lanes
     cdef Py_ssize_t step, size, channel, i, j, at
+    cdef bint buffered = stream and not (element is float or element is double)
+    cdef element buffer[TILE * BUFFERED]
+    cdef element *target
     cdef const floating *grad_mean = <const floating *>planes.grad_mean
     cdef const floating *grad_scale = <const floating *>planes.grad_scale
     cdef const floating *centre = <const floating *>planes.centre
@@ -858,10 +880,11 @@ cdef void write_planes(
         return
     for step in range((count + TILE - 1) // TILE):
         size = min(count - step * TILE, <Py_ssize_t>TILE)
+        target = &buffer[0] if buffered else grad_input + start
         for channel in range(grid.width // lanes):
             i = channel * lanes
             plane_tile(
-                grad_output + start + i, x + start + i, grad_input + start + i,
+                grad_output + start + i, x + start + i, target + i,
                 grid.width, size, grad_mean + i, grad_scale + i, centre + i, x_scale + i,
                 shift + i, stream,
             )
@@ -875,6 +898,8 @@ cdef void write_planes(
                         grad_mean[j], grad_scale[j], centre[j], x_scale[j], shift[j],
                     ),
                 )
+        if buffered:
+            stream_pixels(<const element *>buffer, grad_input + start, size * grid.width)
         start += size * grid.width
     if has_rest(grid, block):
         for i in range(grid.rest):
