@@ -12,6 +12,8 @@ HAS_OPENMP: bool
 HAS_FMA: bool
 COMPILER: str
 BLOCK_SIZE: int
+STREAM_BYTES: int
+STREAM_PIXELS_BYTES: int
 
 def cpu_supports(level: str) -> bool: ...
 def set_num_threads(n: int) -> None: ...

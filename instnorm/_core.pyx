@@ -59,8 +59,8 @@ cdef enum:
     STEP = 16             # elements of the last pass that are computed together
     CHUNK = 512           # half precision elements that are widened together
     TILE = 4              # wide pixels of the last pass that are computed together
-    FOLDED = 500          # elements that pixels are taken together to, where that fills all LANES
-    BUFFERED = 1024       # elements of a pixel of half precision that is written past the caches
+    FOLDED = 500          # elements up to which pixels are taken together for the sake of LANES
+    BUFFERED = 1024       # elements of a half precision pixel up to which it is streamed
     WIDE = 128            # elements of a pixel, beyond which few pixels share the first cache
     BLOCK_LAST = 65536    # elements of a block in channels-last memory, about
     NUMBERS = 5           # arrays of a wide pixel that the last pass needs at most
@@ -93,6 +93,8 @@ HAS_OPENMP = bool(INSTNORM_HAS_OPENMP)
 HAS_FMA = bool(INSTNORM_HAS_FMA)
 COMPILER = INSTNORM_COMPILER.decode()
 BLOCK_SIZE = BLOCK
+STREAM_BYTES = STREAM_ABOVE
+STREAM_PIXELS_BYTES = STREAM_PIXELS_ABOVE
 
 
 # ------------------------------------------------------------ Python entries

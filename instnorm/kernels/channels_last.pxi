@@ -1,9 +1,9 @@
 # Channels-last memory: a sample is `pixels` times C elements, and is read in that order.
 #
 # The accumulators run over the channels. Where LANES does not divide these, several pixels are
-# taken for one wide one. Wide pixels are taken FLUSH at a time: the sums of
-# these are in the input's own precision, what is added up of them is in double. A sample is cut
-# into blocks of wide pixels, which threads share; their sums are added in order.
+# taken for one wide one. Wide pixels are taken FLUSH at a time: the sums of these are in the
+# input's own precision, what is added up of them is in double. A sample is cut into blocks of
+# wide pixels, which threads share; their sums are added in order.
 
 cdef struct Grid:
     Py_ssize_t channels
