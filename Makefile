@@ -6,7 +6,7 @@ MINDSPORE := .venv-mindspore
 BIN := $(VENV)/bin
 # Some tools call others of the environment by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-SOURCES := setup.py pyproject.toml $(wildcard instnorm/*.pyx instnorm/kernels/*.pxi)
+SOURCES := setup.py pyproject.toml $(wildcard instnorm/*.pyx instnorm/_kernels/*)
 
 .PHONY: demo test test-mindspore lint build bench bench-compare peers models clean
 
@@ -24,7 +24,7 @@ test-mindspore: $(MINDSPORE)/test  ## Compare with the real MindSpore, in an env
 lint: $(VENV)/lint        ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint instnorm/*.pyx instnorm/kernels/*.pxi
+	$(BIN)/cython-lint instnorm/*.pyx instnorm/_kernels/*
 	$(BIN)/mypy
 
 build: $(VENV)/lint       ## Make the sdist, and the wheel from it, in dist/
@@ -50,7 +50,7 @@ models: $(VENV)/models    ## Time three real PyTorch models, as they are and con
 	cd asv_bench && ../$(BIN)/python -m models --out ../models
 
 clean:
-	rm -rf $(VENV) $(MINDSPORE) build dist demo peers models *.egg-info instnorm/*.c instnorm/*.so
+	rm -rf $(VENV) $(MINDSPORE) build dist demo peers models *.egg-info instnorm/*.c instnorm/*.cpp instnorm/*.so
 
 $(VENV)/python:
 	@echo "Setting up .venv: this takes a minute, once"

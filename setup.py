@@ -16,8 +16,8 @@ from setuptools import Extension, setup
 # No -march: `_core` must run on every processor of its architecture. Contraction to
 # fused multiply-add is off, so that every level and every build gives the same bits.
 FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-# GCC would unroll the short loops over accumulators before it could vectorize them.
-GCC_FLAGS = ["--param=max-completely-peel-times=4", "-fno-loop-unroll-and-jam"]
+# The kernels are C++ for the sake of their registers, which are templates.
+CPP_FLAGS = ["-std=c++17"]
 
 # The same source once more for wider registers; `simd.py` chooses when it is imported.
 X86_LEVELS = {
@@ -73,31 +73,30 @@ def extension(name: str, source: str, flags: list[str]) -> Extension:
         ],
         extra_compile_args=FLAGS + flags,
         extra_link_args=openmp,
-        depends=["instnorm/_core.pyx", *glob("instnorm/kernels/*.pxi")],
+        depends=["instnorm/_core.pyx", *glob("instnorm/_kernels/*")],
     )
 
 
 def wrapper_for(level: str) -> str:
-    """A C file that is `_core.c` under another module name."""
+    """A C++ file that is `_core.cpp` under another module name."""
     folder = Path("build", "levels")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"_core_{level}.c"
+    path = folder / f"_core_{level}.cpp"
     path.write_text(
-        f'#define PyInit__core PyInit__core_{level}\n#include "../../instnorm/_core.c"\n'
+        f'#define PyInit__core PyInit__core_{level}\n#include "../../instnorm/_core.cpp"\n'
     )
     return str(path)
 
 
 openmp = openmp_flags()
-flags = openmp + (GCC_FLAGS if compiles(EMPTY_PROGRAM, GCC_FLAGS) else [])
 setup(
     ext_modules=[
         *cythonize(
             [
-                extension("_core", "instnorm/_core.pyx", flags),
+                extension("_core", "instnorm/_core.pyx", CPP_FLAGS + openmp),
                 extension("_memory", "instnorm/_memory.pyx", []),
             ]
         ),
-        *(extension(f"_core_{n}", wrapper_for(n), flags + f) for n, f in levels().items()),
+        *(extension(f"_core_{n}", wrapper_for(n), CPP_FLAGS + openmp + f) for n, f in levels().items()),
     ]
 )

@@ -1,96 +1,42 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False, freethreading_compatible=False
-"""Compiled kernels of instance normalization: forward and backward over (rows, length).
+# distutils: language = c++
+"""What Python calls of the compiled kernels, and nothing else.
 
-Design
-------
-An (N, C, spatial...) array in C order is `rows = N * C` rows of `length`
-elements; every row is normalized by itself, and row r belongs to channel
-`r % C`. So 1d, 2d and 3d share these kernels.
+The kernels are in the files of `_kernels/`, which are read in below, from the small to the large:
 
-This file has the constants, and at its end what Python calls. The kernels are in
-the files of `kernels/`, which are read in between, each from the small to the
-large: block, row, all rows. A row is cut into blocks of BLOCK elements, which stay
-in the first-level cache while they are read more than once:
+* `registers.hpp` makes registers a type; `half.hpp` widens and rounds float16 and bfloat16;
+  `memory.hpp` loads and stores; `machine.hpp` knows the compiler. `registers.pxi` declares them.
+* `constants.pxi` has all sizes and limits, each with its reason.
+* `coefficients.pxi` has the formulas, from sums to the coefficients of the last pass.
+* `moments.pxi` sums blocks of long rows, exactly enough; `long_rows.pxi` and `short_rows.pxi`
+  walk (N, C, spatial...) memory, `channels_last.pxi` walks (N, spatial..., C).
 
-* block: a pilot close to the block's mean, then the sums of (x - pilot) and of
-  (x - pilot)^2. E[x^2] - E[x]^2 is never formed. Sums run over LANES
-  independent accumulators, so that the compiler can vectorize them without
-  reassociating anything, in float for at most FLUSH steps, then in double.
-  Blocks of up to SHORT elements, and those whose squares float cannot hold well,
-  sum in double from the start.
-* row: the blocks merge in order, in compensated double (Chan, Golub and LeVeque
-  1983; Neumaier 1974). The mean is kept as `origin + offset`, so that a mean 10^5
-  standard deviations away from zero loses nothing.
-* all rows: threads share the rows, or, where there are fewer rows than threads
-  could use, the blocks of each row. Both ways form the same sums in the same
-  order: the result does not depend on the number of threads, bit by bit.
+One text serves float32, float64, float16 and bfloat16: loading widens, storing rounds. The same
+source is compiled once for each SIMD level; see `_runtime/simd.py`.
 
-Channels-last memory, (N, spatial..., C), is walked in its own order, with the accumulators
-side by side over the channels; see `kernels/channels_last.pxi`.
-
-The last pass computes STEP elements at a time, a cache line, and writes them past
-the cache where the whole result would not stay there.
-
-float16 and bfloat16 are widened to float32 when they are read, and rounded once when they
-are written.
-
-Arguments are marked IN, OUT or INOUT. Outputs are allocated by the caller. The
-entries check what would be a memory error otherwise and nothing else; the
-array functions in `arrays.py` do the rest.
+Arguments are marked IN, OUT or INOUT. Outputs are allocated by the caller. The entries check
+what would be a memory error otherwise and nothing else; `arrays.py` does the rest.
 """
 
 cimport numpy as cnp
-from cython cimport floating
 from cython.parallel cimport prange
-from libc.math cimport NAN, fabs, isfinite, isnan, sqrt
+from libc.math cimport NAN, fabs, isfinite, isnan
 from libc.stdlib cimport free, malloc
 
 cnp.import_array()
 
-cdef enum:
-    LANES = 32            # independent accumulators of a sum
-    HALF = 16             # of LANES, for the sums that run in double from the start
-    FLUSH = 16            # steps that a lane sums in the input's own precision
-    SHORT = 256           # up to here, fewer passes beat narrower numbers
-    GROUP = 16            # short rows that go through each step together
-    BLOCK = 2048          # elements summed together: 8 KiB of float32
-    SAMPLES = 4           # steps of LANES that a block's pilot is the mean of
-    STEP = 16             # elements of the last pass that are computed together
-    CHUNK = 512           # half precision elements that are widened together
-    TILE = 4              # wide pixels of the last pass that are computed together
-    FOLDED = 500          # elements up to which pixels are taken together for the sake of LANES
-    BUFFERED = 1024       # elements of a half precision pixel up to which it is streamed
-    WIDE = 128            # elements of a pixel, beyond which few pixels share the first cache
-    BLOCK_LAST = 65536    # elements of a block in channels-last memory, about
-    NUMBERS = 5           # arrays of a wide pixel that the last pass needs at most
-    # Below this many elements a thread team costs more than it gives.
-    # A team also waits, for milliseconds, where another library's idle threads spin on the
-    # processors, as OpenBLAS's do after each matrix product: so not for what takes less.
-    SERIAL_BELOW = 262144
-    # Elements up to which the call costs more than the kernel, and the entries for small
-    # arrays are worth their lines.
-    SMALL = 16384
-    # Bytes, of all arrays that a pass reads and writes, beyond which it writes past the caches;
-    # less in channels-last memory, where a sample is read again when all of it was read. And of
-    # a row that is worth it.
-    STREAM_ABOVE = 100663296
-    STREAM_PIXELS_ABOVE = 25165824
-    STREAM_ROW = 2048
-    # Bytes of a channels-last sample that one processor's own cache does not hold.
-    SHARE_ABOVE = 1048576
-
-cdef float TINY = 1.17549435e-38    # of normal numbers the least
-
-include "kernels/machine.pxi"
-include "kernels/half.pxi"
-include "kernels/statistics.pxi"
-include "kernels/forward.pxi"
-include "kernels/backward.pxi"
-include "kernels/channels_last.pxi"
+include "_kernels/registers.pxi"
+include "_kernels/constants.pxi"
+include "_kernels/coefficients.pxi"
+include "_kernels/moments.pxi"
+include "_kernels/long_rows.pxi"
+include "_kernels/short_rows.pxi"
+include "_kernels/channels_last.pxi"
 
 HAS_OPENMP = bool(INSTNORM_HAS_OPENMP)
-HAS_FMA = bool(INSTNORM_HAS_FMA)
+HAS_FMA = bool(HAS_FMA_INSTRUCTION)
+HAS_SIMD = bool(HAS_VECTORS)
 COMPILER = INSTNORM_COMPILER.decode()
 BLOCK_SIZE = BLOCK
 STREAM_BYTES = STREAM_ABOVE
@@ -109,6 +55,7 @@ def cpu_supports(str level):
 
 
 cdef int thread_count = 1
+cdef Py_ssize_t l2_bytes = instnorm_l2_bytes()
 cdef bint threads_allowed = INSTNORM_HAS_OPENMP
 
 
@@ -135,53 +82,53 @@ cdef inline int threads_for(Py_ssize_t elements) noexcept nogil:
     return thread_count
 
 
-cdef inline bint split_inside_rows(Py_ssize_t rows, Py_ssize_t length, int threads) noexcept nogil:
-    """Whole rows give some thread up to twice another's share: then share out blocks."""
-    return threads > 1 and rows < 4 * threads and rows % threads != 0 and length >= 2 * BLOCK
-
-
-cdef struct Geometry:
-    bint channels_last      # memory is (N, pixels, C)
-    Py_ssize_t samples      # N
-    Py_ssize_t rows         # N * C
-    Py_ssize_t channels
-    Py_ssize_t length       # product of the spatial sizes
-    int typenum             # float32, float64, float16, or uint16: the bits of bfloat16
-    int threads
-    bint inside             # whether threads share each row
-
-
-cdef Geometry geometry_of(cnp.ndarray x, bint channels_last) except *:
-    """How to walk an array of shape (N, C, spatial...), or (N, spatial..., C)."""
-    cdef Geometry shape
-    if cnp.PyArray_NDIM(x) < 2:
-        raise ValueError(f"x has {cnp.PyArray_NDIM(x)} axes, expected (N, C, spatial...)")
-    shape.typenum = cnp.PyArray_TYPE(x)
-    if shape.typenum not in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE, cnp.NPY_FLOAT16, cnp.NPY_USHORT):
+cdef int new_job(Job *job, cnp.ndarray x, bint channels_last, double eps) except -1:
+    """How to walk an array of shape (N, C, spatial...), or (N, spatial..., C). Its type number."""
+    cdef int typenum = cnp.PyArray_TYPE(x), axes = cnp.PyArray_NDIM(x)
+    if axes < 2:
+        raise ValueError(f"x has {axes} axes, expected (N, C, spatial...)")
+    if typenum not in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE, cnp.NPY_FLOAT16, cnp.NPY_USHORT):
         raise TypeError(
             f"x has dtype {x.dtype}, expected float32, float64, float16, "
             "or uint16 for the bits of bfloat16"
         )
-    shape.channels_last = channels_last
-    shape.samples = cnp.PyArray_DIM(x, 0)
-    shape.channels = cnp.PyArray_DIM(x, cnp.PyArray_NDIM(x) - 1 if channels_last else 1)
-    shape.rows = shape.samples * shape.channels
-    shape.length = cnp.PyArray_SIZE(x) // shape.rows if shape.rows else 0
-    shape.threads = threads_for(shape.rows * shape.length)
-    shape.inside = split_inside_rows(shape.rows, shape.length, shape.threads)
-    return shape
+    job.channels_last = channels_last
+    job.samples = cnp.PyArray_DIM(x, 0)
+    job.channels = cnp.PyArray_DIM(x, axes - 1 if channels_last else 1)
+    job.rows = job.samples * job.channels
+    job.length = cnp.PyArray_SIZE(x) // job.rows if job.rows else 0
+    job.threads = threads_for(job.rows * job.length)
+    job.l2_bytes = l2_bytes
+    # Whole rows would give some thread up to twice another's share: then share out blocks.
+    job.split_rows = (
+        job.threads > 1 and job.rows < ROWS_PER_THREAD * job.threads
+        and job.rows % job.threads != 0 and job.length >= job.threads * BLOCK
+    )
+    job.stream = False
+    job.eps = eps
+    job.through_statistics = True
+    job.mean = NULL
+    job.rstd = NULL
+    job.sum_grad = NULL
+    job.sum_product = NULL
+    job.affine.weight = NULL
+    job.affine.bias = NULL
+    job.affine.weight_is_double = False
+    job.affine.bias_is_double = False
+    return typenum
 
 
-cdef inline bint worth_streaming(
-    const void *x, const void *y, int arrays, Geometry shape, Py_ssize_t itemsize
+cdef inline void choose_streaming(
+    Job *job, int arrays, Py_ssize_t itemsize, bint in_place
 ) noexcept nogil:
-    """Whether to write past the cache, as it does not hold so many `arrays` of this shape."""
-    cdef Py_ssize_t nbytes = arrays * shape.rows * shape.length * itemsize
-    if x == y:
-        return False
-    if shape.channels_last:
-        return nbytes >= STREAM_PIXELS_ABOVE
-    return nbytes >= STREAM_ABOVE and shape.length * itemsize >= STREAM_ROW
+    """Write past the caches where they do not hold so many arrays."""
+    cdef Py_ssize_t nbytes = arrays * job.rows * job.length * itemsize
+    if in_place:
+        job.stream = False
+    elif job.channels_last:
+        job.stream = nbytes >= STREAM_PIXELS_ABOVE
+    else:
+        job.stream = nbytes >= STREAM_ABOVE and job.length * itemsize >= STREAM_ROW
 
 
 cdef void *checked(object array, str name, int typenum, Py_ssize_t size, bint written) except NULL:
@@ -199,56 +146,101 @@ cdef void *checked(object array, str name, int typenum, Py_ssize_t size, bint wr
     return cnp.PyArray_DATA(array)
 
 
-cdef Affine affine_from(object weight, object bias, Py_ssize_t channels) except *:
-    cdef Affine affine
-    affine.weight = NULL
-    affine.bias = NULL
-    affine.weight_is_double = False
-    affine.bias_is_double = False
-    affine.channels = channels
+cdef int set_affine(Job *job, object weight, object bias) except -1:
     if weight is not None:
-        affine.weight_is_double = cnp.PyArray_TYPE(weight) == cnp.NPY_DOUBLE
-        affine.weight = checked(
-            weight, "weight", cnp.NPY_DOUBLE if affine.weight_is_double else cnp.NPY_FLOAT,
-            channels, False,
+        job.affine.weight_is_double = cnp.PyArray_TYPE(weight) == cnp.NPY_DOUBLE
+        job.affine.weight = checked(
+            weight, "weight", cnp.NPY_DOUBLE if job.affine.weight_is_double else cnp.NPY_FLOAT,
+            job.channels, False,
         )
     if bias is not None:
-        affine.bias_is_double = cnp.PyArray_TYPE(bias) == cnp.NPY_DOUBLE
-        affine.bias = checked(
-            bias, "bias", cnp.NPY_DOUBLE if affine.bias_is_double else cnp.NPY_FLOAT,
-            channels, False,
+        job.affine.bias_is_double = cnp.PyArray_TYPE(bias) == cnp.NPY_DOUBLE
+        job.affine.bias = checked(
+            bias, "bias", cnp.NPY_DOUBLE if job.affine.bias_is_double else cnp.NPY_FLOAT,
+            job.channels, False,
         )
-    return affine
+    return 0
 
 
-cdef bint forward_any(
-    const element *x, element *y, Geometry shape, Affine affine, double eps,
-    double *mean, double *rstd,
+cdef int set_statistics(Job *job, object mean, object rstd, bint written) except -1:
+    job.mean = <double *>checked(mean, "mean", cnp.NPY_DOUBLE, job.rows, written)
+    job.rstd = <double *>checked(rstd, "rstd", cnp.NPY_DOUBLE, job.rows, written)
+    return 0
+
+
+# -------------------------------------------------------- which kernel, which type
+
+cdef enum Task:
+    FORWARD         # y, mean and rstd
+    STATISTICS      # mean and rstd
+    APPLY           # y from mean and rstd
+    BACKWARD        # grad_input and the sums of the rows
+
+
+cdef void run_rows(
+    Task task, const element *grad_output, const element *x, element *out, const Job *job,
+    Py_ssize_t first, Py_ssize_t end,
 ) noexcept nogil:
-    """Choose the way to walk the rows. False: no memory."""
-    cdef bint stream = worth_streaming(x, y, 2, shape, sizeof(element))
-    if shape.channels_last:
-        if element is double:
-            return forward_channels_last(
-                x, y, shape.samples, grid_of(shape.length, shape.channels), affine, eps,
-                mean, rstd, shape.threads, stream, <double>0,
-            )
+    """Rows from `first` up to `end`, on this thread."""
+    if task == APPLY:
+        apply_rows(x, out, job, first, end)
+    elif task == BACKWARD:
+        if job.length <= SHORT:
+            backward_short(grad_output, x, out, job, first, end)
         else:
-            return forward_channels_last(
-                x, y, shape.samples, grid_of(shape.length, shape.channels), affine, eps,
-                mean, rstd, shape.threads, stream, <float>0,
-            )
-    elif shape.length <= SHORT:
-        forward_short(x, y, shape.rows, shape.length, affine, eps, mean, rstd, shape.threads)
-    elif shape.inside:
-        return forward_by_blocks(
-            x, y, shape.rows, shape.length, affine, eps, mean, rstd, shape.threads, stream
-        )
+            backward_rows(grad_output, x, out, job, first, end)
+    elif job.length <= SHORT:
+        forward_short(x, out, job, first, end)
+    elif task == STATISTICS:
+        statistics_of_rows(x, job, first, end)
     else:
-        forward_by_rows(
-            x, y, shape.rows, shape.length, affine, eps, mean, rstd, shape.threads, stream
+        forward_rows(x, out, job, first, end)
+
+
+cdef bint run_all(
+    Task task, const element *grad_output, const element *x, element *out, Job *job
+) noexcept nogil:
+    """Choose the way to walk the array. False: no memory."""
+    cdef int thread
+    choose_streaming(
+        job, 3 if task == BACKWARD else 2, sizeof(element), x == out or grad_output == out
+    )
+    if job.channels_last:
+        return channels_last(grad_output, x, out, job, task == APPLY)
+    if job.split_rows and (task == FORWARD or task == STATISTICS):
+        return forward_split_rows(x, out, job)
+    if job.split_rows and task == BACKWARD:
+        return backward_split_rows(grad_output, x, out, job)
+    # A parallel loop, even of one thread, costs more than small rows do.
+    if job.threads == 1:
+        run_rows(task, grad_output, x, out, job, 0, job.rows)
+        return True
+    for thread in prange(job.threads, num_threads=job.threads, schedule="static"):
+        run_rows(
+            task, grad_output, x, out, job, share(job.rows, job.threads, thread),
+            share(job.rows, job.threads, thread + 1),
         )
     return True
+
+
+cdef int run(
+    Task task, int typenum, const void *grad_output, const void *x, void *out, Job *job
+) except -1 nogil:
+    cdef bint done
+    if typenum == cnp.NPY_FLOAT:
+        done = run_all(task, <const float *>grad_output, <const float *>x, <float *>out, job)
+    elif typenum == cnp.NPY_DOUBLE:
+        done = run_all(task, <const double *>grad_output, <const double *>x, <double *>out, job)
+    elif typenum == cnp.NPY_FLOAT16:
+        done = run_all(task, <const float16 *>grad_output, <const float16 *>x, <float16 *>out, job)
+    else:
+        done = run_all(
+            task, <const bfloat16 *>grad_output, <const bfloat16 *>x, <bfloat16 *>out, job
+        )
+    if not done:
+        with gil:
+            raise MemoryError("no memory for the partial sums")
+    return 0
 
 
 def forward(
@@ -263,53 +255,17 @@ def forward(
     bint channels_last=False,
 ):
     """Instance normalization of x into y by x's own statistics."""
-    cdef Geometry shape = geometry_of(x, channels_last)
-    cdef Py_ssize_t size = shape.rows * shape.length
-    cdef Affine affine = affine_from(weight, bias, shape.channels)
-    cdef void *x_data = checked(x, "x", shape.typenum, size, False)
-    cdef void *y_data = checked(y, "y", shape.typenum, size, True)
-    cdef double *mean_data = <double *>checked(mean, "mean", cnp.NPY_DOUBLE, shape.rows, True)
-    cdef double *rstd_data = <double *>checked(rstd, "rstd", cnp.NPY_DOUBLE, shape.rows, True)
-    cdef bint done
+    cdef Job job
+    cdef int typenum = new_job(&job, x, channels_last, eps)
+    cdef Py_ssize_t size = job.rows * job.length
+    cdef void *x_data = checked(x, "x", typenum, size, False)
+    cdef void *y_data = checked(y, "y", typenum, size, True)
+    set_affine(&job, weight, bias)
+    set_statistics(&job, mean, rstd, True)
     if size == 0:
         return
     with nogil:
-        if shape.typenum == cnp.NPY_FLOAT:
-            done = forward_any(
-                <float *>x_data, <float *>y_data, shape, affine, eps, mean_data, rstd_data)
-        elif shape.typenum == cnp.NPY_DOUBLE:
-            done = forward_any(
-                <double *>x_data, <double *>y_data, shape, affine, eps, mean_data, rstd_data)
-        elif shape.typenum == cnp.NPY_FLOAT16:
-            done = forward_any(
-                <float16 *>x_data, <float16 *>y_data, shape, affine, eps, mean_data, rstd_data)
-        else:
-            done = forward_any(
-                <bfloat16 *>x_data, <bfloat16 *>y_data, shape, affine, eps, mean_data, rstd_data)
-    if not done:
-        raise MemoryError("no memory for the partial sums")
-
-
-cdef bint statistics_any(
-    const element *x, Geometry shape, double eps, double *mean, double *rstd
-) noexcept nogil:
-    """False: no memory."""
-    cdef Affine affine
-    if not shape.channels_last:
-        statistics_by_rows(x, shape.rows, shape.length, eps, mean, rstd, shape.threads)
-        return True
-    affine.weight = NULL
-    affine.bias = NULL
-    if element is double:
-        return forward_channels_last(
-            x, <element *>NULL, shape.samples, grid_of(shape.length, shape.channels), affine, eps,
-            mean, rstd, shape.threads, False, <double>0,
-        )
-    else:
-        return forward_channels_last(
-            x, <element *>NULL, shape.samples, grid_of(shape.length, shape.channels), affine, eps,
-            mean, rstd, shape.threads, False, <float>0,
-        )
+        run(FORWARD, typenum, NULL, x_data, y_data, &job)
 
 
 def statistics(
@@ -320,48 +276,14 @@ def statistics(
     bint channels_last=False,
 ):
     """The mean and 1 / sqrt(var + eps) of each channel of each sample of x."""
-    cdef Geometry shape = geometry_of(x, channels_last)
-    cdef Py_ssize_t size = shape.rows * shape.length
-    cdef void *data = checked(x, "x", shape.typenum, size, False)
-    cdef double *mean_data = <double *>checked(mean, "mean", cnp.NPY_DOUBLE, shape.rows, True)
-    cdef double *rstd_data = <double *>checked(rstd, "rstd", cnp.NPY_DOUBLE, shape.rows, True)
-    cdef bint done
-    if size == 0:
+    cdef Job job
+    cdef int typenum = new_job(&job, x, channels_last, eps)
+    cdef void *data = checked(x, "x", typenum, job.rows * job.length, False)
+    set_statistics(&job, mean, rstd, True)
+    if job.rows * job.length == 0:
         return
     with nogil:
-        if shape.typenum == cnp.NPY_FLOAT:
-            done = statistics_any(<float *>data, shape, eps, mean_data, rstd_data)
-        elif shape.typenum == cnp.NPY_DOUBLE:
-            done = statistics_any(<double *>data, shape, eps, mean_data, rstd_data)
-        elif shape.typenum == cnp.NPY_FLOAT16:
-            done = statistics_any(<float16 *>data, shape, eps, mean_data, rstd_data)
-        else:
-            done = statistics_any(<bfloat16 *>data, shape, eps, mean_data, rstd_data)
-    if not done:
-        raise MemoryError("no memory for the partial sums")
-
-
-cdef bint forward_given_any(
-    const element *x, element *y, Geometry shape, Affine affine,
-    const double *mean, const double *rstd,
-) noexcept nogil:
-    """False: no memory."""
-    cdef bint stream = worth_streaming(x, y, 2, shape, sizeof(element))
-    if not shape.channels_last:
-        apply_by_blocks(
-            x, y, shape.rows, shape.length, affine, mean, rstd, shape.threads, stream
-        )
-        return True
-    if element is double:
-        return apply_channels_last(
-            x, y, shape.samples, grid_of(shape.length, shape.channels), affine, mean, rstd,
-            shape.threads, stream, <double>0,
-        )
-    else:
-        return apply_channels_last(
-            x, y, shape.samples, grid_of(shape.length, shape.channels), affine, mean, rstd,
-            shape.threads, stream, <float>0,
-        )
+        run(STATISTICS, typenum, NULL, data, NULL, &job)
 
 
 def forward_given(
@@ -374,72 +296,43 @@ def forward_given(
     bint channels_last=False,
 ):
     """Instance normalization of x into y by statistics that are given."""
-    cdef Geometry shape = geometry_of(x, channels_last)
-    cdef bint done
-    cdef Py_ssize_t size = shape.rows * shape.length
-    cdef Affine affine = affine_from(weight, bias, shape.channels)
-    cdef void *x_data = checked(x, "x", shape.typenum, size, False)
-    cdef void *y_data = checked(y, "y", shape.typenum, size, True)
-    cdef double *mean_data = <double *>checked(mean, "mean", cnp.NPY_DOUBLE, shape.rows, False)
-    cdef double *rstd_data = <double *>checked(rstd, "rstd", cnp.NPY_DOUBLE, shape.rows, False)
+    cdef Job job
+    cdef int typenum = new_job(&job, x, channels_last, 0)
+    cdef Py_ssize_t size = job.rows * job.length
+    cdef void *x_data = checked(x, "x", typenum, size, False)
+    cdef void *y_data = checked(y, "y", typenum, size, True)
+    set_affine(&job, weight, bias)
+    set_statistics(&job, mean, rstd, False)
     if size == 0:
         return
     with nogil:
-        if shape.typenum == cnp.NPY_FLOAT:
-            done = forward_given_any(
-                <float *>x_data, <float *>y_data, shape, affine, mean_data, rstd_data)
-        elif shape.typenum == cnp.NPY_DOUBLE:
-            done = forward_given_any(
-                <double *>x_data, <double *>y_data, shape, affine, mean_data, rstd_data)
-        elif shape.typenum == cnp.NPY_FLOAT16:
-            done = forward_given_any(
-                <float16 *>x_data, <float16 *>y_data, shape, affine, mean_data, rstd_data)
-        else:
-            done = forward_given_any(
-                <bfloat16 *>x_data, <bfloat16 *>y_data, shape, affine, mean_data, rstd_data)
-    if not done:
-        raise MemoryError("no memory for the parameters of a pixel")
+        run(APPLY, typenum, NULL, x_data, y_data, &job)
 
 
-cdef bint backward_any(
-    const element *grad_output, const element *x, element *grad_input,
-    Geometry shape, Affine affine, const double *mean, const double *rstd,
-    bint through_statistics, double *sum_grad, double *sum_product,
-) noexcept nogil:
-    """Choose the way to walk the rows. False: no memory."""
-    cdef bint stream = (
-        x != grad_input
-        and worth_streaming(grad_output, grad_input, 3, shape, sizeof(element))
-    )
-    if shape.channels_last:
-        if element is double:
-            return backward_channels_last(
-                grad_output, x, grad_input, shape.samples,
-                grid_of(shape.length, shape.channels), affine, mean, rstd, through_statistics,
-                sum_grad, sum_product, shape.threads, stream, <double>0,
-            )
-        else:
-            return backward_channels_last(
-                grad_output, x, grad_input, shape.samples,
-                grid_of(shape.length, shape.channels), affine, mean, rstd, through_statistics,
-                sum_grad, sum_product, shape.threads, stream, <float>0,
-            )
-    elif shape.length <= SHORT:
-        backward_short(
-            grad_output, x, grad_input, shape.rows, shape.length, affine, mean, rstd,
-            through_statistics, sum_grad, sum_product, shape.threads,
-        )
-    elif shape.inside:
-        return backward_by_blocks(
-            grad_output, x, grad_input, shape.rows, shape.length, affine, mean, rstd,
-            through_statistics, sum_grad, sum_product, shape.threads, stream,
-        )
-    else:
-        backward_by_rows(
-            grad_output, x, grad_input, shape.rows, shape.length, affine, mean, rstd,
-            through_statistics, sum_grad, sum_product, shape.threads, stream,
-        )
-    return True
+cdef int run_backward(
+    int typenum, const void *grad_output, const void *x, void *grad_input,
+    double *grad_weight,    # OUT C
+    double *grad_bias,      # OUT C
+    Job *job,
+) except -1:
+    cdef Py_ssize_t row, c
+    job.sum_grad = <double *>malloc(2 * job.rows * sizeof(double))
+    job.sum_product = job.sum_grad + job.rows
+    if job.sum_grad == NULL:
+        raise MemoryError("no memory for the sums of the rows")
+    try:
+        with nogil:
+            run(BACKWARD, typenum, grad_output, x, grad_input, job)
+            for c in range(job.channels):
+                grad_weight[c] = 0
+                grad_bias[c] = 0
+            for row in range(job.rows):
+                c = row % job.channels
+                grad_weight[c] += job.sum_product[row] * job.rstd[row]
+                grad_bias[c] += job.sum_grad[row]
+    finally:
+        free(job.sum_grad)
+    return 0
 
 
 def backward(
@@ -455,49 +348,24 @@ def backward(
     bint channels_last=False,
 ):
     """Gradients of instance normalization for the input, the weight and the bias."""
-    cdef Geometry shape = geometry_of(x, channels_last)
-    cdef Py_ssize_t rows = shape.rows, channels = shape.channels, size = rows * shape.length
-    cdef Affine affine = affine_from(weight, None, channels)
-    cdef void *x_data = checked(x, "x", shape.typenum, size, False)
-    cdef void *g_data = checked(grad_output, "grad_output", shape.typenum, size, False)
-    cdef void *d_data = checked(grad_input, "grad_input", shape.typenum, size, True)
-    cdef double *mean_data = <double *>checked(mean, "mean", cnp.NPY_DOUBLE, rows, False)
-    cdef double *rstd_data = <double *>checked(rstd, "rstd", cnp.NPY_DOUBLE, rows, False)
+    cdef Job job
+    cdef int typenum = new_job(&job, x, channels_last, 0)
+    cdef Py_ssize_t size = job.rows * job.length
+    cdef void *x_data = checked(x, "x", typenum, size, False)
+    cdef void *g_data = checked(grad_output, "grad_output", typenum, size, False)
+    cdef void *d_data = checked(grad_input, "grad_input", typenum, size, True)
     cdef double *gw_data = <double *>checked(
-        grad_weight, "grad_weight", cnp.NPY_DOUBLE, channels, True)
+        grad_weight, "grad_weight", cnp.NPY_DOUBLE, job.channels, True)
     cdef double *gb_data = <double *>checked(
-        grad_bias, "grad_bias", cnp.NPY_DOUBLE, channels, True)
-    cdef bint done
-    cdef double *sums
+        grad_bias, "grad_bias", cnp.NPY_DOUBLE, job.channels, True)
+    set_affine(&job, weight, None)
+    set_statistics(&job, mean, rstd, False)
+    job.through_statistics = through_statistics
     if size == 0:
         grad_weight.fill(0)
         grad_bias.fill(0)
         return
-    sums = <double *>malloc(2 * rows * sizeof(double))
-    if sums == NULL:
-        raise MemoryError("no memory for the sums of the rows")
-    with nogil:
-        if shape.typenum == cnp.NPY_FLOAT:
-            done = backward_any(
-                <float *>g_data, <float *>x_data, <float *>d_data, shape, affine,
-                mean_data, rstd_data, through_statistics, sums, sums + rows)
-        elif shape.typenum == cnp.NPY_DOUBLE:
-            done = backward_any(
-                <double *>g_data, <double *>x_data, <double *>d_data, shape, affine,
-                mean_data, rstd_data, through_statistics, sums, sums + rows)
-        elif shape.typenum == cnp.NPY_FLOAT16:
-            done = backward_any(
-                <float16 *>g_data, <float16 *>x_data, <float16 *>d_data, shape, affine,
-                mean_data, rstd_data, through_statistics, sums, sums + rows)
-        else:
-            done = backward_any(
-                <bfloat16 *>g_data, <bfloat16 *>x_data, <bfloat16 *>d_data, shape, affine,
-                mean_data, rstd_data, through_statistics, sums, sums + rows)
-        if done:
-            reduce_over_batch(sums, sums + rows, rstd_data, rows, channels, gw_data, gb_data)
-        free(sums)
-    if not done:
-        raise MemoryError("no memory for the partial sums")
+    run_backward(typenum, g_data, x_data, d_data, gw_data, gb_data, &job)
 
 
 # ------------------------------------------- Python entries for small arrays
@@ -563,13 +431,6 @@ cdef inline bint is_small(object x) noexcept:
     return size >= 2 * rows and (is_rows(x) or is_channels_last(x))
 
 
-cdef inline Geometry small_geometry_of(cnp.ndarray x) except *:
-    """How to walk a small array: where its memory is both, as rows, like `layouts.walk_of`."""
-    cdef Geometry shape = geometry_of(x, False)
-    shape.channels_last = not is_rows(x)
-    return shape
-
-
 cdef inline cnp.ndarray new_like(cnp.ndarray array, int axes, int typenum):
     """A C-contiguous array of the leading axes of another one's shape."""
     return cnp.PyArray_EMPTY(axes, cnp.PyArray_DIMS(array), typenum, 0)
@@ -582,62 +443,6 @@ cdef inline cnp.ndarray new_in_layout_of(cnp.ndarray array):
     return PyArray_NewLikeArray(array, cnp.NPY_KEEPORDER, NULL, 0)
 
 
-cdef bint forward_on_this_thread(
-    const floating *x, floating *y, Geometry shape, Affine affine, double eps,
-    double *mean, double *rstd,
-) noexcept nogil:
-    """As forward_any. A parallel loop, even of one thread, costs more than small rows do."""
-    cdef Py_ssize_t group, row, at
-    if shape.channels_last:
-        return forward_any(x, y, shape, affine, eps, mean, rstd)
-    if shape.length <= SHORT:
-        for group in range((shape.rows + GROUP - 1) // GROUP):
-            row = group * GROUP
-            at = row * shape.length
-            forward_group(
-                x + at, y + at, row, min(shape.rows - row, <Py_ssize_t>GROUP), shape.length,
-                affine, eps, mean + row, rstd + row,
-            )
-        return True
-    for row in range(shape.rows):
-        at = row * shape.length
-        forward_row(
-            x + at, y + at, row, shape.length, affine, eps, mean + row, rstd + row, False
-        )
-    return True
-
-
-cdef bint backward_on_this_thread(
-    const floating *grad_output, const floating *x, floating *grad_input,
-    Geometry shape, Affine affine, const double *mean, const double *rstd,
-    bint through_statistics, double *sum_grad, double *sum_product,
-) noexcept nogil:
-    """As backward_any."""
-    cdef Py_ssize_t group, row, at
-    if shape.channels_last:
-        return backward_any(
-            grad_output, x, grad_input, shape, affine, mean, rstd, through_statistics,
-            sum_grad, sum_product,
-        )
-    if shape.length <= SHORT:
-        for group in range((shape.rows + GROUP - 1) // GROUP):
-            row = group * GROUP
-            at = row * shape.length
-            backward_group(
-                grad_output + at, x + at, grad_input + at, row,
-                min(shape.rows - row, <Py_ssize_t>GROUP), shape.length, affine, mean + row,
-                rstd + row, through_statistics, sum_grad + row, sum_product + row,
-            )
-        return True
-    for row in range(shape.rows):
-        at = row * shape.length
-        backward_row(
-            grad_output + at, x + at, grad_input + at, shape.length, weight_of(affine, row),
-            mean[row], rstd[row], through_statistics, &sum_grad[row], &sum_product[row], False,
-        )
-    return True
-
-
 def forward_small(x, weight, bias, eps, bint return_stats):
     """y, or (y, mean, rstd), as new arrays; None where the arguments are not small and plain.
 
@@ -645,35 +450,25 @@ def forward_small(x, weight, bias, eps, bint return_stats):
     """
     cdef cnp.ndarray y, mean = None, rstd = None
     cdef double few[2 * FEW]
-    cdef double *mean_data = few
-    cdef double *rstd_data = few + FEW
-    cdef Geometry shape
-    cdef Affine affine
-    cdef bint done
+    cdef Job job
+    cdef int typenum
     if not is_small(x) or type(eps) is not float or not 0 <= <double>eps <= 1e300:
         return None
-    shape = small_geometry_of(x)
-    if not is_parameter(weight, shape.channels) or not is_parameter(bias, shape.channels):
+    # Memory that is both is walked as rows, as `_layouts.walk_of` would have it.
+    typenum = new_job(&job, x, False, <double>eps)
+    job.channels_last = not is_rows(x)
+    if not is_parameter(weight, job.channels) or not is_parameter(bias, job.channels):
         return None
-    affine = affine_from(weight, bias, shape.channels)
+    set_affine(&job, weight, bias)
+    job.mean = few
+    job.rstd = few + FEW
     y = new_in_layout_of(x)
-    if return_stats or shape.rows > FEW:
+    if return_stats or job.rows > FEW:
         mean = new_like(x, 2, cnp.NPY_DOUBLE)
         rstd = new_like(x, 2, cnp.NPY_DOUBLE)
-        mean_data = <double *>cnp.PyArray_DATA(mean)
-        rstd_data = <double *>cnp.PyArray_DATA(rstd)
-    if shape.typenum == cnp.NPY_FLOAT:
-        done = forward_on_this_thread(
-            <float *>cnp.PyArray_DATA(<cnp.ndarray>x), <float *>cnp.PyArray_DATA(y), shape, affine,
-            <double>eps, mean_data, rstd_data,
-        )
-    else:
-        done = forward_on_this_thread(
-            <double *>cnp.PyArray_DATA(<cnp.ndarray>x), <double *>cnp.PyArray_DATA(y), shape,
-            affine, <double>eps, mean_data, rstd_data,
-        )
-    if not done:
-        raise MemoryError("no memory for the partial sums")
+        job.mean = <double *>cnp.PyArray_DATA(mean)
+        job.rstd = <double *>cnp.PyArray_DATA(rstd)
+    run(FORWARD, typenum, NULL, cnp.PyArray_DATA(x), cnp.PyArray_DATA(y), &job)
     return (y, mean, rstd) if return_stats else y
 
 
@@ -689,68 +484,48 @@ cdef cnp.ndarray narrowed(cnp.ndarray values, int typenum):
     return out
 
 
+cdef inline bint is_statistic(object array, const Job *job) noexcept:
+    """Whether this is a plain, contiguous float64 array of shape (N, C)."""
+    return (
+        is_plain(array, cnp.NPY_DOUBLE)
+        and is_rows(array)
+        and cnp.PyArray_NDIM(<cnp.ndarray>array) == 2
+        and cnp.PyArray_DIM(<cnp.ndarray>array, 0) == job.samples
+        and cnp.PyArray_DIM(<cnp.ndarray>array, 1) == job.channels
+    )
+
+
 def backward_small(grad_output, x, weight, mean, rstd, bint through_statistics):
     """(grad_input, grad_weight, grad_bias) as new arrays; None as forward_small."""
     cdef cnp.ndarray grad_input, grad_weight, grad_bias
-    cdef Geometry shape
-    cdef Affine affine
+    cdef Job job
     cdef cnp.npy_intp channels
-    cdef int parameter_type
-    cdef double *sums
-    cdef double *mean_data
-    cdef double *rstd_data
-    cdef void *x_data
-    cdef void *g_data
-    cdef bint done
+    cdef int typenum, parameter_type
     if not is_small(x) or not is_plain(grad_output, cnp.PyArray_TYPE(<cnp.ndarray>x)):
         return None
     if not cnp.PyArray_SAMESHAPE(<cnp.ndarray>x, <cnp.ndarray>grad_output):
         return None
-    shape = small_geometry_of(x)
-    if not (is_channels_last(grad_output) if shape.channels_last else is_rows(grad_output)):
+    typenum = new_job(&job, x, False, 0)
+    job.channels_last = not is_rows(x)
+    if not (is_channels_last(grad_output) if job.channels_last else is_rows(grad_output)):
         return None
-    if not is_parameter(weight, shape.channels):
+    if not is_parameter(weight, job.channels):
         return None
-    for statistic in (mean, rstd):
-        if not is_plain(statistic, cnp.NPY_DOUBLE) or not is_rows(statistic):
-            return None
-        if cnp.PyArray_NDIM(<cnp.ndarray>statistic) != 2:
-            return None
-        if cnp.PyArray_DIM(<cnp.ndarray>statistic, 0) != shape.samples:
-            return None
-        if cnp.PyArray_DIM(<cnp.ndarray>statistic, 1) != shape.channels:
-            return None
-    affine = affine_from(weight, None, shape.channels)
+    if not is_statistic(mean, &job) or not is_statistic(rstd, &job):
+        return None
+    set_affine(&job, weight, None)
+    set_statistics(&job, mean, rstd, False)
+    job.through_statistics = through_statistics
     parameter_type = cnp.PyArray_TYPE(<cnp.ndarray>(x if weight is None else weight))
     grad_input = new_in_layout_of(x)
-    channels = shape.channels
+    channels = job.channels
     grad_weight = cnp.PyArray_EMPTY(1, &channels, cnp.NPY_DOUBLE, 0)
     grad_bias = cnp.PyArray_EMPTY(1, &channels, cnp.NPY_DOUBLE, 0)
-    x_data = cnp.PyArray_DATA(<cnp.ndarray>x)
-    g_data = cnp.PyArray_DATA(<cnp.ndarray>grad_output)
-    mean_data = <double *>cnp.PyArray_DATA(<cnp.ndarray>mean)
-    rstd_data = <double *>cnp.PyArray_DATA(<cnp.ndarray>rstd)
-    sums = <double *>malloc(2 * shape.rows * sizeof(double))
-    if sums == NULL:
-        raise MemoryError("no memory for the sums of the rows")
-    if shape.typenum == cnp.NPY_FLOAT:
-        done = backward_on_this_thread(
-            <float *>g_data, <float *>x_data, <float *>cnp.PyArray_DATA(grad_input), shape, affine,
-            mean_data, rstd_data, through_statistics, sums, sums + shape.rows,
-        )
-    else:
-        done = backward_on_this_thread(
-            <double *>g_data, <double *>x_data, <double *>cnp.PyArray_DATA(grad_input), shape,
-            affine, mean_data, rstd_data, through_statistics, sums, sums + shape.rows,
-        )
-    if done:
-        reduce_over_batch(
-            sums, sums + shape.rows, rstd_data, shape.rows, shape.channels,
-            <double *>cnp.PyArray_DATA(grad_weight), <double *>cnp.PyArray_DATA(grad_bias),
-        )
-    free(sums)
-    if not done:
-        raise MemoryError("no memory for the partial sums")
+    run_backward(
+        typenum, cnp.PyArray_DATA(grad_output), cnp.PyArray_DATA(x),
+        cnp.PyArray_DATA(grad_input), <double *>cnp.PyArray_DATA(grad_weight),
+        <double *>cnp.PyArray_DATA(grad_bias), &job,
+    )
     return grad_input, narrowed(grad_weight, parameter_type), narrowed(grad_bias, parameter_type)
 
 

@@ -1,0 +1,850 @@
+# Channels-last memory: a sample is `length` pixels of C elements each.
+#
+# Each channel has sums of its own, which lie side by side in memory of the first-level cache:
+# a line of them is loaded, TOGETHER pixels are added, and it is stored again. So memory is read
+# in order, whatever the number of channels. The sums are in the input's own precision for
+# PIXEL_FLUSH pixels, then in double.
+#
+# A sample is cut into blocks of some pixels, which threads share; the blocks' sums are added in
+# order, so that the result does not depend on the number of threads, bit by bit. Where pixels
+# are no multiple of a line, several are taken together, as one wide pixel that is.
+#
+# A sample is read twice: to sum, and to write the result. Tiles of some channels, which the
+# second-level cache would have the second time, do not pay: without the hardware's prefetching,
+# which needs memory in order, reading alone takes more than twice as long.
+
+cdef struct Grid:
+    Py_ssize_t channels
+    Py_ssize_t pixels
+    Py_ssize_t width        # elements of a wide pixel: C, or a multiple of C
+    Py_ssize_t steps        # whole wide pixels of a sample
+    Py_ssize_t rest         # elements after those
+    Py_ssize_t block        # wide pixels of a block
+    Py_ssize_t blocks       # at least one
+    Py_ssize_t padded       # elements of an array that has one number for each of a wide pixel
+
+
+cdef inline Py_ssize_t line_of(const element *like) noexcept nogil:
+    """How many channels a line has."""
+    return 8 if element is double else 16
+
+
+cdef inline Py_ssize_t pixels_of_wide(const element *like, const Job *job) noexcept nogil:
+    """How many pixels to take for one: until it is some whole lines, if there are enough."""
+    cdef Py_ssize_t lanes = line_of(like), fold = 1
+    while (
+        (job.channels * fold % lanes or job.channels * fold < 4 * lanes)
+        and 2 * job.channels * fold <= WIDEST
+        and 2 * TOGETHER * fold <= job.length
+    ):
+        fold *= 2
+    return fold
+
+
+cdef inline Grid grid_of(const element *like, const Job *job) noexcept nogil:
+    cdef Grid grid
+    cdef Py_ssize_t fold = pixels_of_wide(like, job)
+    grid.channels = job.channels
+    grid.pixels = job.length
+    grid.width = grid.channels * fold
+    grid.steps = grid.pixels // fold
+    grid.rest = (grid.pixels - grid.steps * fold) * grid.channels
+    grid.block = max(PIXEL_BLOCK // (grid.width * PIXEL_FLUSH), <Py_ssize_t>1) * PIXEL_FLUSH
+    grid.blocks = max((grid.steps + grid.block - 1) // grid.block, <Py_ssize_t>1)
+    # A line beyond the end may be loaded, and stored as it was.
+    grid.padded = (grid.width + 31) // 16 * 16
+    return grid
+
+
+cdef inline Py_ssize_t steps_of(const Grid *grid, Py_ssize_t block) noexcept nogil:
+    return max(min(grid.steps - block * grid.block, grid.block), <Py_ssize_t>0)
+
+
+cdef inline Py_ssize_t rest_of(const Grid *grid, Py_ssize_t block) noexcept nogil:
+    """Elements after the whole wide pixels of a block."""
+    return grid.rest if block == grid.blocks - 1 else 0
+
+
+# --------------------------------------------------------------- workspace
+
+cdef struct Sums:
+    # Of a block: one number for each element of a wide pixel.
+    double *sum1
+    double *sum2
+    void *lane1             # what was added up since the last flush, in the computing type
+    void *lane2
+    void *peak              # the largest of what was flushed to sum2; for float64, what rounding
+                            # took from sum2 then: an outlier makes nearly all of it
+
+
+cdef struct Workspace:
+    # What a sample needs besides its arrays.
+    char *memory
+    char *sums
+    Py_ssize_t sums_size
+    void *pilot             # as the computing type holds it
+    double *offset          # C: mean = pilot + offset
+    double *kept            # 2 C: the sums of the channels that float32 held well
+    Coefficients numbers
+
+
+cdef inline bint allocate(Workspace *space, const Grid *grid) noexcept nogil:
+    """False: no memory. All parts begin with a cache line."""
+    cdef Py_ssize_t array = grid.padded * <Py_ssize_t>sizeof(double)
+    cdef char *at
+    space.sums_size = 5 * array
+    space.memory = <char *>malloc(64 + grid.blocks * space.sums_size + 11 * array)
+    if space.memory == NULL:
+        return False
+    at = space.memory + (64 - (<size_t>space.memory & 63))
+    space.sums = at
+    at += grid.blocks * space.sums_size
+    space.pilot = at
+    space.offset = <double *>(at + array)
+    space.kept = <double *>(at + 2 * array)
+    at += 4 * array
+    space.numbers.centre = at
+    space.numbers.scale = at + array
+    space.numbers.scale_rest = at + 2 * array
+    space.numbers.shift = at + 3 * array
+    space.numbers.grad_mean = at + 4 * array
+    space.numbers.grad_scale = at + 5 * array
+    space.numbers.x_scale = at + 6 * array
+    return True
+
+
+cdef inline Sums sums_of(
+    const Workspace *space, const Grid *grid, Py_ssize_t block
+) noexcept nogil:
+    cdef Sums out
+    cdef char *at = space.sums + block * space.sums_size
+    cdef Py_ssize_t array = grid.padded * <Py_ssize_t>sizeof(double)
+    out.sum1 = <double *>at
+    out.sum2 = <double *>(at + array)
+    out.lane1 = at + 2 * array
+    out.lane2 = at + 3 * array
+    out.peak = at + 4 * array
+    return out
+
+
+cdef inline void *number(const element *like, void *numbers, Py_ssize_t i) noexcept nogil:
+    """The address of one number in an array of the computing type."""
+    return <char *>numbers + i * (8 if element is double else 4)
+
+
+cdef inline double get(const element *like, const void *numbers, Py_ssize_t i) noexcept nogil:
+    if element is double:
+        return (<const double *>numbers)[i]
+    else:
+        return (<const float *>numbers)[i]
+
+
+cdef inline void put(const element *like, void *numbers, Py_ssize_t i, double value) noexcept nogil:
+    if element is double:
+        (<double *>numbers)[i] = value
+    else:
+        (<float *>numbers)[i] = <float>value
+
+
+cdef inline void repeat(const element *like, void *numbers, const Grid *grid) noexcept nogil:
+    """Fill a wide pixel's numbers with those of its first pixel."""
+    cdef Py_ssize_t i
+    for i in range(grid.channels, grid.width):
+        put(like, numbers, i, get(like, numbers, i - grid.channels))
+
+
+# ------------------------------------------------------------ sums of a block
+
+cdef inline void add_pixels(
+    const element *x,       # IN  `pixels` of n elements
+    Py_ssize_t stride,      # elements from a pixel to the next
+    Py_ssize_t pixels, Py_ssize_t n,
+    const void *pilot,      # IN  n
+    Sums *sums,             # INOUT adds (x - pilot) to lane1, (x - pilot)^2 to lane2
+) noexcept nogil:
+    cdef Py_ssize_t lanes = line_of(x), c, k, p, part
+    cdef line[element] d, lane1, lane2, centre
+    for k in range((n + lanes - 1) // lanes):
+        c = k * lanes
+        lane1 = load_numbers(x, number(x, sums.lane1, c))
+        lane2 = load_numbers(x, number(x, sums.lane2, c))
+        centre = load_numbers(x, number(x, <void *>pilot, c))
+        if c + lanes <= n:
+            for p in range(pixels):
+                d = load_line(x + p * stride + c) - centre
+                lane1 = lane1 + d
+                lane2 = fma(d, d, lane2)
+        else:
+            part = n - c
+            for p in range(pixels):
+                d = head(load_part(x + p * stride + c, part) - centre, part)
+                lane1 = lane1 + d
+                lane2 = fma(d, d, lane2)
+        store_numbers(number(x, sums.lane1, c), lane1)
+        store_numbers(number(x, sums.lane2, c), lane2)
+
+
+cdef inline void add_product_pixels(
+    const element *grad_output, const element *x, Py_ssize_t stride,
+    Py_ssize_t pixels, Py_ssize_t n, const void *centres,
+    Sums *sums,             # INOUT adds grad_output to lane1, grad_output * (x - centre) to lane2
+) noexcept nogil:
+    """As add_pixels."""
+    cdef Py_ssize_t lanes = line_of(x), c, k, p, part
+    cdef line[element] g, lane1, lane2, centre
+    for k in range((n + lanes - 1) // lanes):
+        c = k * lanes
+        lane1 = load_numbers(x, number(x, sums.lane1, c))
+        lane2 = load_numbers(x, number(x, sums.lane2, c))
+        centre = load_numbers(x, number(x, <void *>centres, c))
+        if c + lanes <= n:
+            for p in range(pixels):
+                g = load_line(grad_output + p * stride + c)
+                lane1 = lane1 + g
+                lane2 = fma(g, load_line(x + p * stride + c) - centre, lane2)
+        else:
+            part = n - c
+            for p in range(pixels):
+                g = load_part(grad_output + p * stride + c, part)
+                lane1 = lane1 + g
+                lane2 = fma(g, load_part(x + p * stride + c, part) - centre, lane2)
+        store_numbers(number(x, sums.lane1, c), lane1)
+        store_numbers(number(x, sums.lane2, c), lane2)
+
+
+cdef inline void clear(const element *like, Sums *sums, Py_ssize_t n) noexcept nogil:
+    """Nothing was added since the last flush."""
+    cdef Py_ssize_t c, k, lanes = line_of(like)
+    for k in range((n + lanes - 1) // lanes):
+        c = k * lanes
+        store_numbers(number(like, sums.lane1, c), splat_line(like, 0))
+        store_numbers(number(like, sums.lane2, c), splat_line(like, 0))
+
+
+cdef inline doubles rounded_off(doubles sum_, doubles a, doubles b) noexcept nogil:
+    """What rounding took from sum = a + b, whichever of them is larger (Knuth 1969)."""
+    cdef doubles b_there = sum_ - a
+    return (a - (sum_ - b_there)) + (b - b_there)
+
+
+cdef inline void flush(const element *like, Sums *sums, Py_ssize_t n) noexcept nogil:
+    """Add to the sums in double what was added up in the computing type, and clear that."""
+    cdef octet[element] lane1, lane2
+    cdef octet[element] *peak
+    cdef doubles old, new
+    cdef Py_ssize_t c
+    for c in range(0, n, 8):
+        lane1 = octet_at(like, sums.lane1, c)[0]
+        lane2 = octet_at(like, sums.lane2, c)[0]
+        store_doubles(sums.sum1 + c, load_doubles(sums.sum1 + c) + widen(lane1))
+        old = load_doubles(sums.sum2 + c)
+        new = old + widen(lane2)
+        store_doubles(sums.sum2 + c, new)
+        peak = octet_at(like, sums.peak, c)
+        if element is double:
+            peak[0] = peak[0] + narrow(like, rounded_off(new, old, widen(lane2)))
+        else:
+            peak[0] = maximum(peak[0], lane2)
+    clear(like, sums, n)
+
+
+cdef inline void add_pixel_in_double(
+    const element *grad_output,     # IN  n; NULL: squares are asked for
+    const element *x, Py_ssize_t n, const void *pilot, Sums *sums,
+) noexcept nogil:
+    """All in double: what leaves the range of float32, and outliers."""
+    cdef double d
+    cdef Py_ssize_t c
+    for c in range(n):
+        d = load_one(x + c) - get(x, pilot, c)
+        if grad_output == NULL:
+            sums.sum1[c] += d
+            sums.sum2[c] += d * d
+        else:
+            sums.sum1[c] += load_one(grad_output + c)
+            sums.sum2[c] += load_one(grad_output + c) * d
+
+
+cdef inline void sum_pixels(
+    const element *grad_output,     # IN  NULL: squares are asked for
+    const element *x, Py_ssize_t stride, Py_ssize_t pixels, Py_ssize_t n,
+    const void *pilot, bint in_double, Sums *sums,
+) noexcept nogil:
+    """Some pixels of n elements, added to the sums of a block."""
+    cdef Py_ssize_t p, k, together
+    if in_double:
+        for p in range(pixels):
+            add_pixel_in_double(
+                grad_output if grad_output == NULL else grad_output + p * stride, x + p * stride, n,
+                pilot, sums,
+            )
+        return
+    for k in range((pixels + TOGETHER - 1) // TOGETHER):
+        p = k * TOGETHER
+        together = min(pixels - p, <Py_ssize_t>TOGETHER)
+        if grad_output == NULL:
+            add_pixels(x + p * stride, stride, together, n, pilot, sums)
+        else:
+            add_product_pixels(
+                grad_output + p * stride, x + p * stride, stride, together, n, pilot, sums
+            )
+    flush(x, sums, n)
+
+
+cdef void sum_block(
+    const element *grad_output,     # IN  the sample; NULL: squares are asked for
+    const element *x,               # IN  the sample
+    const Grid *grid, Py_ssize_t block, const void *pilot, bint in_double,
+    Sums sums,                      # OUT
+) noexcept nogil:
+    cdef Py_ssize_t width = grid.width, count = steps_of(grid, block), rest = rest_of(grid, block)
+    cdef Py_ssize_t at = block * grid.block * width, k, size, i
+    cdef Py_ssize_t together = PIXEL_FLUSH // 2 if element is double else PIXEL_FLUSH
+    for i in range(grid.padded):
+        sums.sum1[i] = 0
+        sums.sum2[i] = 0
+        put(x, sums.peak, i, 0)
+    clear(x, &sums, grid.padded - 15)
+    for k in range((count + together - 1) // together):
+        size = min(count - k * together, together)
+        sum_pixels(
+            grad_output if grad_output == NULL else grad_output + at, x + at, width, size,
+            width, pilot, in_double, &sums,
+        )
+        at += size * width
+    if rest:
+        sum_pixels(
+            grad_output if grad_output == NULL else grad_output + at, x + at, 0, 1, rest,
+            pilot, in_double, &sums,
+        )
+
+
+# ---------------------------------------------------------- sums of a sample
+
+cdef inline void add_up(const element *like, const Workspace *space, const Grid *grid) noexcept nogil:
+    """Add the sums of all blocks, in order, and of the pixels of a wide one, to the first."""
+    cdef Sums into = sums_of(space, grid, 0), other
+    cdef double rest1, rest2
+    cdef Py_ssize_t block, i, k, c
+    if element is not double:
+        if grid.blocks == 1 and grid.width == grid.channels:
+            return
+    for c in range(grid.channels):
+        rest1 = 0
+        rest2 = get(like, into.peak, c) if element is double else 0
+        for block in range(grid.blocks):
+            other = sums_of(space, grid, block)
+            for k in range(block == 0, grid.width // grid.channels):
+                i = k * grid.channels + c
+                if element is double:
+                    add_exactly(&into.sum1[c], &rest1, other.sum1[i])
+                    add_exactly(&into.sum2[c], &rest2, other.sum2[i])
+                    rest2 += get(like, other.peak, i)
+                else:
+                    into.sum1[c] += other.sum1[i]
+                    into.sum2[c] += other.sum2[i]
+                    put(like, into.peak, c, max(get(like, into.peak, c), get(like, other.peak, i)))
+        into.sum1[c] += rest1
+        into.sum2[c] += rest2
+
+
+cdef void sum_blocks(
+    const element *grad_output, const element *x, const Grid *grid, Py_ssize_t first,
+    Py_ssize_t end, const void *pilot, bint in_double, const Workspace *space,
+) noexcept nogil:
+    cdef Py_ssize_t block
+    for block in range(first, end):
+        sum_block(grad_output, x, grid, block, pilot, in_double, sums_of(space, grid, block))
+
+
+cdef void sum_sample(
+    const element *grad_output,     # IN  NULL: squares are asked for
+    const element *x, const Grid *grid, const void *pilot, bint in_double,
+    const Workspace *space,         # the first C sums of the first block are what is asked for
+    int threads,
+) noexcept nogil:
+    cdef int thread
+    if threads == 1:
+        sum_blocks(grad_output, x, grid, 0, grid.blocks, pilot, in_double, space)
+    else:
+        for thread in prange(threads, num_threads=threads, schedule="static"):
+            sum_blocks(
+                grad_output, x, grid, share(grid.blocks, threads, thread),
+                share(grid.blocks, threads, thread + 1), pilot, in_double, space,
+            )
+    add_up(x, space, grid)
+
+
+cdef inline line[element] load_line_of(
+    const element *x, Py_ssize_t c, Py_ssize_t n
+) noexcept nogil:
+    """A line of n elements from place c on, or what is left of them."""
+    return load_line(x + c) if c + line_of(x) <= n else load_part(x + c, n - c)
+
+
+cdef inline void sample_pilots(
+    const element *x, const Grid *grid, const Workspace *space
+) noexcept nogil:
+    """Means of pixels spread over the sample; exactly its value where a channel is constant."""
+    cdef Py_ssize_t count = min(grid.pixels, <Py_ssize_t>PILOT_PIXELS)
+    cdef Py_ssize_t step = grid.pixels // count * grid.channels, lanes = line_of(x), c = 0, p = 1
+    cdef line[element] part = splat_line(x, 1 / <double>count), pilot
+    cdef Sums sums = sums_of(space, grid, 0)
+    while c < grid.channels:
+        store_numbers(number(x, space.pilot, c), load_line_of(x, c, grid.channels))
+        c += lanes
+    clear(x, &sums, grid.channels)
+    while p < count:
+        add_pixels(
+            x + p * step, step, min(count - p, <Py_ssize_t>TOGETHER), grid.channels,
+            space.pilot, &sums,
+        )
+        p += TOGETHER
+    c = 0
+    while c < grid.channels:
+        pilot = load_numbers(x, number(x, space.pilot, c))
+        store_numbers(
+            number(x, space.pilot, c),
+            pilot + load_numbers(x, number(x, sums.lane1, c)) * part,
+        )
+        c += lanes
+    repeat(x, space.pilot, grid)
+
+
+cdef inline bint missed(const Sums *sums, Py_ssize_t c, Py_ssize_t pixels) noexcept nogil:
+    return sums.sum1[c] * sums.sum1[c] > PILOT_MISSED * pixels * sums.sum2[c]
+
+
+cdef inline bint move_pilots(
+    const element *like, const Grid *grid, const Workspace *space
+) noexcept nogil:
+    """Move the pilots that missed their channel's mean by too much; whether there is one."""
+    cdef Sums sums = sums_of(space, grid, 0)
+    cdef Py_ssize_t c, misses = 0
+    for c in range(grid.channels):
+        misses += missed(&sums, c, grid.pixels)
+    if misses:
+        for c in range(grid.channels):
+            if missed(&sums, c, grid.pixels):
+                put(like, space.pilot, c, get(like, space.pilot, c) + sums.sum1[c] / grid.pixels)
+        repeat(like, space.pilot, grid)
+    return misses > 0
+
+
+cdef inline bint fits(
+    const element *like, const Sums *sums, Py_ssize_t c, Py_ssize_t pixels, bint products
+) noexcept nogil:
+    """Whether float32 held a channel's sums well."""
+    if products:
+        return product_sum_fits(sums.sum1[c], sums.sum2[c], pixels)
+    # Without short cuts, so that the compiler makes vectors of it.
+    return (
+        (sums.sum2[c] > FLOAT_SUM_LEAST * pixels) & (sums.sum2[c] < FLOAT_SUM_MOST)
+        & (get(like, sums.peak, c) < OUTLIER * sums.sum2[c])
+    )
+
+
+cdef inline bint keep_fitting(
+    const element *like, const Grid *grid, const Workspace *space, bint products
+) noexcept nogil:
+    """Put aside the sums of the channels that float32 held well; whether there are others."""
+    cdef Sums sums = sums_of(space, grid, 0)
+    cdef Py_ssize_t c, misfits = 0
+    if element is not double:
+        for c in range(grid.channels):
+            misfits += not fits(like, &sums, c, grid.pixels, products)
+        if misfits:
+            for c in range(grid.channels):
+                space.kept[c] = (
+                    sums.sum1[c] if fits(like, &sums, c, grid.pixels, products) else NAN
+                )
+                space.kept[grid.channels + c] = sums.sum2[c]
+    return misfits > 0
+
+
+cdef inline void restore_fitting(const Grid *grid, const Workspace *space) noexcept nogil:
+    """Another channel's extremes change nothing here, not even how the sums are rounded."""
+    cdef Sums sums = sums_of(space, grid, 0)
+    cdef Py_ssize_t c
+    for c in range(grid.channels):
+        if not isnan(space.kept[c]):
+            sums.sum1[c] = space.kept[c]
+            sums.sum2[c] = space.kept[grid.channels + c]
+
+
+cdef void square_sums(
+    const element *x, const Grid *grid, const Workspace *space, int threads
+) noexcept nogil:
+    """The pilots, and the sums around them."""
+    cdef Py_ssize_t c
+    sample_pilots(x, grid, space)
+    sum_sample(<const element *>NULL, x, grid, space.pilot, False, space, threads)
+    if move_pilots(x, grid, space):
+        sum_sample(<const element *>NULL, x, grid, space.pilot, False, space, threads)
+    if keep_fitting(x, grid, space, False):
+        for c in range(grid.channels):
+            if isnan(space.kept[c]):  # float32 may not hold its pilot either
+                put(x, space.pilot, c, load_one(x + c))
+        repeat(x, space.pilot, grid)
+        sum_sample(<const element *>NULL, x, grid, space.pilot, True, space, threads)
+        restore_fitting(grid, space)
+
+
+cdef void product_sums_of_sample(
+    const element *grad_output, const element *x, const Grid *grid, const Workspace *space,
+    int threads,
+) noexcept nogil:
+    """The sums around the centres, which are known."""
+    sum_sample(grad_output, x, grid, space.numbers.centre, False, space, threads)
+    if keep_fitting(x, grid, space, True):
+        sum_sample(grad_output, x, grid, space.numbers.centre, True, space, threads)
+        restore_fitting(grid, space)
+
+
+# ------------------------------------------------------------ the last passes
+
+cdef inline bint streamable(const element *y, const Grid *grid) noexcept nogil:
+    """Whether all that is written past the caches are whole parts of cache lines."""
+    return (<size_t>y & 63) == 0 and grid.width % line_of(y) == 0
+
+
+cdef inline line[element] normalized_line(
+    line[element] x, line[element] centre, line[element] scale,
+    line[element] scale_rest, line[element] shift,
+) noexcept nogil:
+    cdef line[element] d = x - centre
+    if element is double:
+        return fma(d, scale, shift)
+    else:
+        return fma(d, scale, fma(d, scale_rest, shift))
+
+
+cdef inline void normalize_pixel(
+    const element *x, element *y, Py_ssize_t n, const Coefficients *numbers, bint stream
+) noexcept nogil:
+    """n elements: a wide pixel's, or fewer."""
+    cdef Py_ssize_t lanes = line_of(x), c = 0
+    cdef line[element] centre, scale, scale_rest, shift
+    while c < n:
+        centre = load_numbers(x, number(x, numbers.centre, c))
+        scale = load_numbers(x, number(x, numbers.scale, c))
+        scale_rest = load_numbers(x, number(x, numbers.scale_rest, c))
+        shift = load_numbers(x, number(x, numbers.shift, c))
+        if c + lanes > n:
+            store_part(
+                y + c,
+                normalized_line(load_part(x + c, n - c), centre, scale, scale_rest, shift),
+                n - c,
+            )
+        elif stream:
+            stream_line(
+                y + c, normalized_line(load_line(x + c), centre, scale, scale_rest, shift)
+            )
+        else:
+            store_line(
+                y + c, normalized_line(load_line(x + c), centre, scale, scale_rest, shift)
+            )
+        c += lanes
+
+
+cdef inline line[element] gradient_line(
+    line[element] g, line[element] x, line[element] grad_mean, line[element] grad_scale,
+    line[element] centre, line[element] x_scale, line[element] shift,
+) noexcept nogil:
+    return fma(g - grad_mean, grad_scale, fma(x - centre, x_scale, shift))
+
+
+cdef inline void differentiate_pixel(
+    const element *grad_output, const element *x, element *grad_input, Py_ssize_t n,
+    const Coefficients *numbers, bint stream,
+) noexcept nogil:
+    """n elements: a wide pixel's, or fewer."""
+    cdef Py_ssize_t lanes = line_of(x), c = 0
+    cdef line[element] grad_mean, grad_scale, centre, x_scale, shift, out
+    while c < n:
+        grad_mean = load_numbers(x, number(x, numbers.grad_mean, c))
+        grad_scale = load_numbers(x, number(x, numbers.grad_scale, c))
+        centre = load_numbers(x, number(x, numbers.centre, c))
+        x_scale = load_numbers(x, number(x, numbers.x_scale, c))
+        shift = load_numbers(x, number(x, numbers.shift, c))
+        if c + lanes > n:
+            out = gradient_line(
+                load_part(grad_output + c, n - c), load_part(x + c, n - c),
+                grad_mean, grad_scale, centre, x_scale, shift,
+            )
+            store_part(grad_input + c, out, n - c)
+        else:
+            out = gradient_line(
+                load_line(grad_output + c), load_line(x + c),
+                grad_mean, grad_scale, centre, x_scale, shift,
+            )
+            if stream:
+                stream_line(grad_input + c, out)
+            else:
+                store_line(grad_input + c, out)
+        c += lanes
+
+
+cdef void write_block(
+    const element *grad_output,     # IN  NULL: forward
+    const element *x, element *out, const Grid *grid, Py_ssize_t block,
+    const Coefficients *numbers, bint stream,
+) noexcept nogil:
+    """In the order of memory."""
+    cdef Py_ssize_t width = grid.width, rest = rest_of(grid, block)
+    cdef Py_ssize_t at = block * grid.block * width
+    cdef Py_ssize_t end = at + steps_of(grid, block) * width
+    while at < end:
+        if grad_output == NULL:
+            normalize_pixel(x + at, out + at, width, numbers, stream)
+        else:
+            differentiate_pixel(grad_output + at, x + at, out + at, width, numbers, stream)
+        at += width
+    if rest and grad_output == NULL:
+        normalize_pixel(x + at, out + at, rest, numbers, False)
+    elif rest:
+        differentiate_pixel(grad_output + at, x + at, out + at, rest, numbers, False)
+    if stream:
+        stream_end()
+
+
+cdef void write_sample(
+    const element *grad_output,     # IN  NULL: forward
+    const element *x, element *out, const Grid *grid, const Coefficients *numbers,
+    bint stream, int threads,
+) noexcept nogil:
+    """All blocks, a thread's last first: it is still in the cache."""
+    cdef Py_ssize_t block
+    cdef int thread
+    for thread in prange(
+        threads, num_threads=threads, schedule="static", use_threads_if=threads > 1
+    ):
+        for block in range(
+            share(grid.blocks, threads, thread + 1) - 1, share(grid.blocks, threads, thread) - 1, -1
+        ):
+            write_block(grad_output, x, out, grid, block, numbers, stream)
+
+
+# ------------------------------------------------------------------ a sample
+
+cdef inline doubles load_some(const double *values, Py_ssize_t n) noexcept nogil:
+    """GROUP of n values; the last one in the places that are left."""
+    cdef double out[GROUP]
+    cdef Py_ssize_t i
+    if n >= GROUP:
+        return load_doubles(values)
+    for i in range(GROUP):
+        out[i] = values[min(i, n - 1)]
+    return load_doubles(out)
+
+
+cdef inline void store_some(double *values, doubles numbers, Py_ssize_t n) noexcept nogil:
+    cdef double out[GROUP]
+    cdef Py_ssize_t i
+    if n >= GROUP:
+        store_doubles(values, numbers)
+        return
+    store_doubles(out, numbers)
+    for i in range(n):
+        values[i] = out[i]
+
+
+cdef inline void finish_sample(
+    const element *like, const Grid *grid, Workspace *space, const Job *job, Py_ssize_t row
+) noexcept nogil:
+    """Mean and rstd of the channels of a sample, whose first row this is, from the sums."""
+    cdef Sums sums = sums_of(space, grid, 0)
+    cdef double n = grid.pixels
+    cdef doubles pilot, offset, sum1
+    cdef Py_ssize_t c, k
+    for k in range((grid.channels + GROUP - 1) // GROUP):
+        c = k * GROUP
+        pilot = widen(octet_at(like, space.pilot, c)[0])
+        sum1 = load_doubles(sums.sum1 + c)
+        offset = sum1 / n
+        store_doubles(space.offset + c, offset)
+        store_some(job.mean + row + c, pilot + offset, grid.channels - c)
+        store_some(
+            job.rstd + row + c,
+            inverse_std(variance(sum1, load_doubles(sums.sum2 + c), offset, n), job.eps),
+            grid.channels - c,
+        )
+
+
+cdef inline bint scales_of_sample(
+    const element *like, const Grid *grid, Workspace *space, const Job *job, Py_ssize_t row,
+    bint given,             # the mean is given, and no pilot and offset
+) noexcept nogil:
+    """False: float32 does not hold the scale of some channel."""
+    cdef double weight[GROUP]
+    cdef double bias[GROUP]
+    cdef doubles pilot, offset
+    cdef Py_ssize_t c, k, misfits = 0
+    for k in range((grid.channels + GROUP - 1) // GROUP):
+        c = k * GROUP
+        parameters_of(job, c, weight, bias)
+        if given:
+            pilot = load_some(job.mean + row + c, grid.channels - c)
+            offset = splat_doubles(0)
+        else:
+            pilot = widen(octet_at(like, space.pilot, c)[0])
+            offset = load_doubles(space.offset + c)
+        misfits += not set_scales(
+            like, &space.numbers, c, pilot, offset,
+            load_some(job.rstd + row + c, grid.channels - c),
+            load_doubles(weight), load_doubles(bias),
+        )
+    repeat(like, space.numbers.centre, grid)
+    repeat(like, space.numbers.scale, grid)
+    repeat(like, space.numbers.scale_rest, grid)
+    repeat(like, space.numbers.shift, grid)
+    return misfits == 0
+
+
+cdef bint forward_sample(
+    const element *x,
+    element *y,             # OUT NULL: only the statistics are asked for
+    const Grid *grid, const Job *job,
+    Py_ssize_t row,         # of the sample's first channel
+    bint given,             # mean and rstd are there already
+    int threads,
+) noexcept nogil:
+    """False: no memory."""
+    cdef Workspace space
+    cdef Scales scales
+    cdef Py_ssize_t c
+    cdef double pilot, offset
+    if not allocate(&space, grid):
+        return False
+    if not given:
+        square_sums(x, grid, &space, threads)
+        finish_sample(x, grid, &space, job, row)
+    if y != NULL:
+        if scales_of_sample(x, grid, &space, job, row, given):
+            write_sample(
+                <const element *>NULL, x, y, grid, &space.numbers,
+                job.stream and streamable(y, grid), threads,
+            )
+        else:
+            for c in range(grid.channels):
+                pilot = job.mean[row + c] if given else get(x, space.pilot, c)
+                offset = 0 if given else space.offset[c]
+                scales = scales_of(
+                    x, pilot, offset, job.rstd[row + c], weight_of(job, c), bias_of(job, c)
+                )
+                normalize_in_double(x + c, y + c, grid.pixels, job.channels, &scales)
+    free(space.memory)
+    return True
+
+
+cdef inline bint grad_scales_of_sample(
+    const element *like, const Grid *grid, Workspace *space, const Job *job, Py_ssize_t row
+) noexcept nogil:
+    """False: float32 does not hold a scale of some channel."""
+    cdef double weight[GROUP]
+    cdef double bias[GROUP]
+    cdef Py_ssize_t c, k, rest, misfits = 0
+    for k in range((grid.channels + GROUP - 1) // GROUP):
+        c = k * GROUP
+        rest = grid.channels - c
+        parameters_of(job, c, weight, bias)
+        misfits += not set_grad_scales(
+            like, &space.numbers, c, load_some(job.sum_grad + row + c, rest),
+            load_some(job.sum_product + row + c, rest), <double>grid.pixels,
+            load_some(job.mean + row + c, rest), load_some(job.rstd + row + c, rest),
+            load_doubles(weight),
+        )
+    repeat(like, space.numbers.centre, grid)
+    repeat(like, space.numbers.grad_mean, grid)
+    repeat(like, space.numbers.grad_scale, grid)
+    repeat(like, space.numbers.x_scale, grid)
+    repeat(like, space.numbers.shift, grid)
+    return misfits == 0
+
+
+cdef bint backward_sample(
+    const element *grad_output, const element *x, element *grad_input, const Grid *grid,
+    const Job *job, Py_ssize_t row, int threads,
+) noexcept nogil:
+    """False: no memory."""
+    cdef Workspace space
+    cdef Sums sums
+    cdef GradScales scales
+    cdef Py_ssize_t c
+    if not allocate(&space, grid):
+        return False
+    sums = sums_of(&space, grid, 0)
+    for c in range(grid.channels):
+        put(x, space.numbers.centre, c, job.mean[row + c])
+    repeat(x, space.numbers.centre, grid)
+    product_sums_of_sample(grad_output, x, grid, &space, threads)
+    for c in range(grid.channels):
+        finish_products(x, job, row + c, sums.sum1[c], sums.sum2[c])
+    if not job.through_statistics:
+        for c in range(grid.channels):
+            scale_gradient(
+                grad_output + c, grad_input + c, grid.pixels, job.channels,
+                weight_of(job, c) * job.rstd[row + c],
+            )
+    elif grad_scales_of_sample(x, grid, &space, job, row):
+        write_sample(
+            grad_output, x, grad_input, grid, &space.numbers,
+            job.stream and streamable(grad_input, grid), threads,
+        )
+    else:
+        for c in range(grid.channels):
+            scales = grad_scales_of(
+                x, job.sum_grad[row + c], job.sum_product[row + c], grid.pixels,
+                job.mean[row + c], job.rstd[row + c], weight_of(job, c),
+            )
+            differentiate_in_double(
+                grad_output + c, x + c, grad_input + c, grid.pixels, job.channels, &scales
+            )
+    free(space.memory)
+    return True
+
+
+# --------------------------------------------------------------- all samples
+
+cdef bint run_samples(
+    const element *grad_output,     # IN  NULL: forward
+    const element *x,
+    element *out,                   # OUT NULL: only the statistics are asked for
+    const Job *job, bint given, Py_ssize_t first, Py_ssize_t end, int threads,
+) noexcept nogil:
+    """Samples from `first` up to `end`, one after the other. False: no memory."""
+    cdef Grid grid = grid_of(x, job)
+    cdef Py_ssize_t sample, row, at
+    for sample in range(first, end):
+        row = sample * job.channels
+        at = row * job.length
+        if grad_output != NULL:
+            if not backward_sample(
+                grad_output + at, x + at, out + at, &grid, job, row, threads
+            ):
+                return False
+        elif not forward_sample(
+            x + at, out if out == NULL else out + at, &grid, job, row, given, threads
+        ):
+            return False
+    return True
+
+
+cdef bint channels_last(
+    const element *grad_output, const element *x, element *out, const Job *job, bint given
+) noexcept nogil:
+    """As run_samples, of all samples."""
+    cdef Py_ssize_t nbytes = job.length * job.channels * <Py_ssize_t>sizeof(element)
+    cdef int thread, failed = 0
+    # Threads share each sample where they would not have as many, or where half of it would
+    # stay in a processor's own cache, together with the result, and all of it would not.
+    if job.threads == 1 or 2 * nbytes > job.l2_bytes or (
+        job.samples < ROWS_PER_THREAD * job.threads and job.samples % job.threads != 0
+    ):
+        return run_samples(grad_output, x, out, job, given, 0, job.samples, job.threads)
+    for thread in prange(job.threads, num_threads=job.threads, schedule="static"):
+        failed += not run_samples(
+            grad_output, x, out, job, given, share(job.samples, job.threads, thread),
+            share(job.samples, job.threads, thread + 1), 1,
+        )
+    return failed == 0

@@ -1,0 +1,170 @@
+// float16 and bfloat16, which are computed in float32: widened exactly where they are read,
+// rounded to nearest, ties to even, where they are written.
+#pragma once
+
+#include "registers.hpp"
+
+namespace instnorm {
+
+struct float16 {
+    uint16_t bits;
+};
+struct bfloat16 {
+    uint16_t bits;
+};
+
+// The type in which elements of type E are computed.
+template <class E> struct compute_of {
+    using type = float;
+};
+template <> struct compute_of<double> {
+    using type = double;
+};
+template <class E> using compute = typename compute_of<E>::type;
+
+// ------------------------------------------------------------- one by one
+
+INSTNORM_INLINE float widened(bfloat16 x) { return same_bits<float>((uint32_t)x.bits << 16); }
+
+// bfloat16 is the upper half of a float32.
+INSTNORM_INLINE void round_to(bfloat16 *y, float value) {
+    uint32_t bits = same_bits<uint32_t>(value);
+    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    uint32_t quiet_nan = (bits >> 16) | 0x40;
+    y->bits = (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? quiet_nan : rounded);
+}
+
+// Exponent and fraction in float32's places: what is missing is a power of 2.
+INSTNORM_INLINE float widened(float16 x) {
+    uint32_t bits = x.bits, magnitude = (bits & 0x7fff) << 13;
+    uint32_t scaled = same_bits<uint32_t>(same_bits<float>(magnitude) * 0x1p112f);
+    if ((bits & 0x7c00) == 0x7c00) {
+        // Infinite, or NaN, which the processor's own conversion makes a quiet one.
+        scaled = magnitude | 0x7f800000 | ((bits & 0x3ff) ? 0x400000 : 0);
+    }
+    return same_bits<float>(scaled | (bits & 0x8000) << 16);
+}
+
+INSTNORM_INLINE void round_to(float16 *y, float value) {
+    uint32_t bits = same_bits<uint32_t>(value), magnitude = bits & 0x7fffffff;
+    // A subnormal's last digit is worth 2^-24, which is also that of 0.5f.
+    uint32_t subnormal = same_bits<uint32_t>(same_bits<float>(magnitude) + 0.5f) - 0x3f000000;
+    uint32_t normal = magnitude - (112u << 23) + 0xfff + ((magnitude >> 13) & 1);
+    uint32_t half = magnitude < 0x38800000 ? subnormal : normal >> 13;
+    uint32_t quiet_nan = 0x7e00 | ((magnitude >> 13) & 0x3ff);
+    if (magnitude >= 0x47800000) { half = magnitude > 0x7f800000 ? quiet_nan : 0x7c00; }
+    y->bits = (uint16_t)(half | (bits >> 16 & 0x8000));
+}
+
+INSTNORM_INLINE float widened(float x) { return x; }
+INSTNORM_INLINE double widened(double x) { return x; }
+INSTNORM_INLINE void round_to(float *y, float value) { *y = value; }
+INSTNORM_INLINE void round_to(double *y, double value) { *y = value; }
+
+// ------------------------------------------------------------ in registers
+
+// N elements from memory as the type to compute in, and back.
+template <class E, int N> struct elements;
+
+template <class T, int N> struct of_float {
+    static INSTNORM_INLINE vec<T, N> load(const T *x) {
+        if constexpr (fits_register(N, sizeof(T))) {
+            return {*(const typename vec<T, N>::stored *)x};
+        } else {
+            return {of_float<T, N / 2>::load(x), of_float<T, N / 2>::load(x + N / 2)};
+        }
+    }
+    static INSTNORM_INLINE void store(T *y, vec<T, N> value) {
+        if constexpr (fits_register(N, sizeof(T))) {
+            *(typename vec<T, N>::stored *)y = value.v;
+        } else {
+            of_float<T, N / 2>::store(y, value.low);
+            of_float<T, N / 2>::store(y + N / 2, value.high);
+        }
+    }
+};
+template <int N> struct elements<float, N> : of_float<float, N> {};
+template <int N> struct elements<double, N> : of_float<double, N> {};
+
+// By halves, down to what a register holds.
+template <class E, int N> struct of_half {
+    static INSTNORM_INLINE vec<float, N> load(const E *x) {
+        if constexpr (!fits_register(N, sizeof(float))) {
+            return {elements<E, N / 2>::load(x), elements<E, N / 2>::load(x + N / 2)};
+        } else {
+            float wide[N];
+            for (int i = 0; i < N; i++) { wide[i] = widened(x[i]); }
+            return of_float<float, N>::load(wide);
+        }
+    }
+    static INSTNORM_INLINE void store(E *y, vec<float, N> value) {
+        if constexpr (!fits_register(N, sizeof(float))) {
+            elements<E, N / 2>::store(y, value.low);
+            elements<E, N / 2>::store(y + N / 2, value.high);
+        } else {
+            float wide[N];
+            of_float<float, N>::store(wide, value);
+            for (int i = 0; i < N; i++) { round_to(y + i, wide[i]); }
+        }
+    }
+};
+template <int N> struct elements<float16, N> : of_half<float16, N> {};
+template <int N> struct elements<bfloat16, N> : of_half<bfloat16, N> {};
+
+#if INSTNORM_HAS_VECTORS && defined(__AVX2__) && defined(__F16C__)
+template <> struct elements<float16, 8> {
+    static INSTNORM_INLINE vec<float, 8> load(const float16 *x) {
+        return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)x))};
+    }
+    static INSTNORM_INLINE void store(float16 *y, vec<float, 8> value) {
+        _mm_storeu_si128((__m128i *)y, _mm256_cvtps_ph(value.v, _MM_FROUND_TO_NEAREST_INT));
+    }
+};
+template <> struct elements<bfloat16, 8> {
+    static INSTNORM_INLINE vec<float, 8> load(const bfloat16 *x) {
+        __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)x));
+        return {_mm256_castsi256_ps(_mm256_slli_epi32(bits, 16))};
+    }
+    static INSTNORM_INLINE void store(bfloat16 *y, vec<float, 8> value) {
+        __m256i bits = _mm256_castps_si256(value.v);
+        __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+        __m256i half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+        __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value.v, value.v, _CMP_UNORD_Q));
+        __m256i rounded = _mm256_blendv_epi8(
+            _mm256_add_epi32(bits, half), _mm256_or_si256(bits, _mm256_set1_epi32(0x400000)), nan);
+        __m256i upper = _mm256_srli_epi32(rounded, 16);
+        __m128i packed = _mm_packus_epi32(
+            _mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
+        _mm_storeu_si128((__m128i *)y, packed);
+    }
+};
+#endif
+// gcc warns of undefined values where intrinsics without a mask leave them; so all have one.
+#if INSTNORM_HAS_VECTORS && defined(__AVX512F__)
+template <> struct elements<float16, 16> {
+    static INSTNORM_INLINE vec<float, 16> load(const float16 *x) {
+        return {_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i *)x))};
+    }
+    static INSTNORM_INLINE void store(float16 *y, vec<float, 16> value) {
+        _mm256_storeu_si256((__m256i *)y, _mm512_maskz_cvtps_ph(0xffff, value.v, _MM_FROUND_TO_NEAREST_INT));
+    }
+};
+template <> struct elements<bfloat16, 16> {
+    static INSTNORM_INLINE vec<float, 16> load(const bfloat16 *x) {
+        __m512i bits = _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256((const __m256i *)x));
+        return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, bits, 16))};
+    }
+    static INSTNORM_INLINE void store(bfloat16 *y, vec<float, 16> value) {
+        __m512i bits = _mm512_castps_si512(value.v);
+        __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, bits, 16), _mm512_set1_epi32(1));
+        __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+        __mmask16 nan = _mm512_cmp_ps_mask(value.v, value.v, _CMP_UNORD_Q);
+        __m512i rounded = _mm512_mask_or_epi32(
+            _mm512_add_epi32(bits, half), nan, bits, _mm512_set1_epi32(0x400000));
+        __m256i upper = _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_maskz_srli_epi32(0xffff, rounded, 16));
+        _mm256_storeu_si256((__m256i *)y, upper);
+    }
+};
+#endif
+
+}  // namespace instnorm

@@ -1,0 +1,42 @@
+// What the build knows of itself: the compiler, OpenMP, and what the processor supports.
+#pragma once
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
+
+// Bytes of the second-level cache; 512 KiB, which most have at least, where nobody says.
+static inline long instnorm_l2_bytes(void) {
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    if (bytes > 0) { return bytes; }
+#endif
+    return 524288;
+}
+
+#ifdef _OPENMP
+#include <omp.h>
+static const int INSTNORM_HAS_OPENMP = 1;
+#else
+static const int INSTNORM_HAS_OPENMP = 0;
+#endif
+#if defined(__clang__)
+static const char *const INSTNORM_COMPILER = "clang " __clang_version__;
+#elif defined(__GNUC__)
+static const char *const INSTNORM_COMPILER = "gcc " __VERSION__;
+#else
+static const char *const INSTNORM_COMPILER = "unknown";
+#endif
+#if defined(__x86_64__) && defined(__GNUC__)
+static int instnorm_has_avx2(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+static int instnorm_has_avx512(void) {
+    return instnorm_has_avx2() && __builtin_cpu_supports("avx512f")
+        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512vl");
+}
+#else
+static int instnorm_has_avx2(void) { return 0; }
+static int instnorm_has_avx512(void) { return 0; }
+#endif

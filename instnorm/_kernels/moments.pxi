@@ -1,0 +1,242 @@
+# Sums and moments of a row, block by block.
+#
+# E[x^2] - E[x]^2 is never formed. Each block has a pilot close to its mean, and the sums of
+# (x - pilot) and of (x - pilot)^2 around it, in as many lanes as a bundle has: in the input's
+# own precision for at most FLUSH bundles, then in double. Blocks merge in order, in compensated
+# double (Chan, Golub and LeVeque 1983; Neumaier 1974). The mean is kept as `origin + offset`,
+# so that a mean 10^5 standard deviations away from zero loses nothing.
+#
+# A row has more than SHORT elements, so that a bundle that ends where a block ends may begin
+# before the block: what was added already is masked out.
+
+cdef struct Moments:
+    # Of `count` elements: mean = origin + offset, m2 = sum of (x - mean)^2.
+    double count
+    double origin
+    double offset
+    double m2
+    # What rounding took from offset and m2 while blocks were merged.
+    double offset_rest
+    double m2_rest
+
+
+cdef inline Py_ssize_t lanes_of(const element *like) noexcept nogil:
+    """How many elements a bundle has."""
+    return 16 if element is double else 32
+
+
+cdef inline Moments moments_of(
+    Py_ssize_t n, double pilot, double sum1, double sum2
+) noexcept nogil:
+    """From the sums of (x - pilot) and of (x - pilot)^2."""
+    cdef Moments out
+    out.count = n
+    out.origin = pilot
+    out.offset = sum1 / n
+    out.m2 = not_negative(sum2 - sum1 * out.offset)
+    out.offset_rest = 0
+    out.m2_rest = 0
+    return out
+
+
+# ------------------------------------------------------- sums all in double
+
+cdef inline void sums_in_double(
+    const element *x,       # IN  n elements
+    Py_ssize_t n,
+    double pilot,
+    double *sum1,           # OUT sum of (x - pilot)
+    double *sum2,           # OUT sum of (x - pilot)^2
+) noexcept nogil:
+    cdef doubles d, lane1 = splat_doubles(0), lane2 = lane1, centre = splat_doubles(pilot)
+    cdef double rest1 = 0, rest2 = 0, difference
+    cdef Py_ssize_t i, whole = n - n % 8
+    for i in range(0, whole, 8):
+        d = load_as_doubles(x + i) - centre
+        lane1 = lane1 + d
+        lane2 = fma(d, d, lane2)
+    for i in range(whole, n):
+        difference = load_one(x + i) - pilot
+        rest1 += difference
+        rest2 += difference * difference
+    sum1[0] = total(lane1) + rest1
+    sum2[0] = total(lane2) + rest2
+
+
+cdef inline Moments moments_in_double(const element *x, Py_ssize_t n) noexcept nogil:
+    """For what leaves the range of float32, and for outliers.
+
+    float32 differences from the first element, and their squares, lose next to nothing
+    in double, even where the first is the outlier: then the squares are n times what the
+    variance needs. float64 ones would lose that: they are taken from the mean.
+    """
+    cdef double sum1, sum2, pilot = load_one(x)
+    sums_in_double(x, n, pilot, &sum1, &sum2)
+    if element is double:
+        pilot += sum1 / n
+        sums_in_double(x, n, pilot, &sum1, &sum2)
+    return moments_of(n, pilot, sum1, sum2)
+
+
+cdef inline void product_sums_in_double(
+    const element *grad_output, const element *x, Py_ssize_t n, double centre,
+    double *sum_grad,               # OUT sum of grad_output
+    double *sum_product,            # OUT sum of grad_output * (x - centre)
+) noexcept nogil:
+    cdef doubles g, lane1 = splat_doubles(0), lane2 = lane1, around = splat_doubles(centre)
+    cdef double rest1 = 0, rest2 = 0
+    cdef Py_ssize_t i, whole = n - n % 8
+    for i in range(0, whole, 8):
+        g = load_as_doubles(grad_output + i)
+        lane1 = lane1 + g
+        lane2 = fma(g, load_as_doubles(x + i) - around, lane2)
+    for i in range(whole, n):
+        rest1 += load_one(grad_output + i)
+        rest2 += load_one(grad_output + i) * (load_one(x + i) - centre)
+    sum_grad[0] = total(lane1) + rest1
+    sum_product[0] = total(lane2) + rest2
+
+
+# ------------------------------------------------------------------ a block
+
+cdef inline double pilot_of(const element *x, Py_ssize_t n) noexcept nogil:
+    """The mean of some bundles that are spread over a block; x itself where it is constant."""
+    cdef Py_ssize_t lanes = lanes_of(x), step = lanes, i
+    cdef double first
+    cdef bundle[element] around, lane
+    if n < PILOT_BUNDLES * lanes:
+        x += n - PILOT_BUNDLES * lanes
+    else:
+        step = (n // lanes - 1) // (PILOT_BUNDLES - 1) * lanes
+    first = load_one(x)
+    around = splat_bundle(x, first)
+    lane = load_bundle(x) - around
+    for i in range(1, PILOT_BUNDLES):
+        lane = lane + (load_bundle(x + i * step) - around)
+    return rounded(x, first + total(lane) / (PILOT_BUNDLES * lanes))
+
+
+cdef inline void prefetch_pilots(const element *x) noexcept nogil:
+    """Ask for what the pilot of the block at `x` will read, should there be one of full size."""
+    cdef Py_ssize_t lanes = lanes_of(x), i
+    cdef Py_ssize_t step = (BLOCK // lanes - 1) // (PILOT_BUNDLES - 1) * lanes
+    for i in range(1, PILOT_BUNDLES):
+        instnorm_prefetch(x + i * step)
+        instnorm_prefetch(x + i * step + 64 // sizeof(element))
+
+
+cdef inline void centred_sums(
+    const element *x,       # IN  n elements
+    Py_ssize_t n,
+    double pilot,
+    double *sum1,           # OUT sum of (x - pilot)
+    double *sum2,           # OUT sum of (x - pilot)^2
+    double *most,           # OUT the largest part of sum2 that a lane has between two flushes
+) noexcept nogil:
+    cdef Py_ssize_t lanes = lanes_of(x), i = 0, end, whole = n - n % lanes
+    cdef bundle[element] d, lane1, lane2
+    cdef bundle[element] zero = splat_bundle(x, 0), centre = splat_bundle(x, pilot)
+    cdef doubles wide1 = splat_doubles(0), wide2 = wide1
+    cdef octet[element] peak = splat_octet(x, 0)
+    while i < whole:
+        end = min(i + FLUSH * lanes, whole)
+        lane1 = zero
+        lane2 = zero
+        while i < end:
+            d = load_bundle(x + i) - centre
+            lane1 = lane1 + d
+            lane2 = fma(d, d, lane2)
+            i += lanes
+        wide1 = wide1 + fold(lane1)
+        wide2 = wide2 + fold(lane2)
+        peak = maximum(peak, fold_largest(lane2))
+    if whole < n:
+        d = tail(load_bundle(x + n - lanes) - centre, n - whole)
+        lane2 = d * d
+        wide1 = wide1 + fold(d)
+        wide2 = wide2 + fold(lane2)
+        peak = maximum(peak, fold_largest(lane2))
+    sum1[0] = total(wide1)
+    sum2[0] = total(wide2)
+    most[0] = largest(peak)
+
+
+cdef inline Moments block_moments(const element *x, Py_ssize_t n) noexcept nogil:
+    """Of at most BLOCK elements."""
+    cdef double sum1, sum2, most, pilot = pilot_of(x, n)
+    prefetch_pilots(x + n)
+    centred_sums(x, n, pilot, &sum1, &sum2, &most)
+    if sum1 * sum1 > PILOT_MISSED * n * sum2:
+        pilot = rounded(x, pilot + sum1 / n)
+        centred_sums(x, n, pilot, &sum1, &sum2, &most)
+    if element is not double:
+        if not (square_sum_fits(sum2, n) and most < OUTLIER * sum2):
+            return moments_in_double(x, n)
+    return moments_of(n, pilot, sum1, sum2)
+
+
+cdef inline void product_sums(
+    const element *grad_output, const element *x,   # IN  n elements, at most BLOCK
+    Py_ssize_t n,
+    double centre,          # a number that the computing type holds
+    double *sum_grad,       # OUT sum of grad_output
+    double *sum_product,    # OUT sum of grad_output * (x - centre)
+) noexcept nogil:
+    cdef Py_ssize_t lanes = lanes_of(x), i = 0, end, whole = n - n % lanes
+    cdef bundle[element] g, lane1, lane2
+    cdef bundle[element] zero = splat_bundle(x, 0), around = splat_bundle(x, centre)
+    cdef doubles wide1 = splat_doubles(0), wide2 = wide1
+    while i < whole:
+        end = min(i + FLUSH * lanes, whole)
+        lane1 = zero
+        lane2 = zero
+        while i < end:
+            g = load_bundle(grad_output + i)
+            lane1 = lane1 + g
+            lane2 = fma(g, load_bundle(x + i) - around, lane2)
+            i += lanes
+        wide1 = wide1 + fold(lane1)
+        wide2 = wide2 + fold(lane2)
+    if whole < n:
+        g = tail(load_bundle(grad_output + n - lanes), n - whole)
+        wide1 = wide1 + fold(g)
+        wide2 = wide2 + fold(g * (load_bundle(x + n - lanes) - around))
+    sum_grad[0] = total(wide1)
+    sum_product[0] = total(wide2)
+    if element is not double:
+        if not product_sum_fits(sum_grad[0], sum_product[0], n):
+            product_sums_in_double(grad_output, x, n, centre, sum_grad, sum_product)
+
+
+# --------------------------------------------------------- a row of blocks
+
+cdef inline Py_ssize_t blocks_in(Py_ssize_t length) noexcept nogil:
+    return (length + BLOCK - 1) // BLOCK
+
+
+cdef inline Py_ssize_t block_size(Py_ssize_t length, Py_ssize_t block) noexcept nogil:
+    return min(length - block * BLOCK, <Py_ssize_t>BLOCK)
+
+
+cdef inline void add_exactly(double *sum_, double *rest, double term) noexcept nogil:
+    """Add to sum + rest, keeping in rest what sum cannot hold."""
+    cdef double new = sum_[0] + term
+    if fabs(sum_[0]) >= fabs(term):
+        rest[0] += (sum_[0] - new) + term
+    else:
+        rest[0] += (term - new) + sum_[0]
+    sum_[0] = new
+
+
+cdef inline void merge(
+    Moments *into,          # INOUT the blocks so far; takes in `block`
+    const Moments *block,
+) noexcept nogil:
+    cdef double count = into.count + block.count
+    cdef double part = block.count / count
+    cdef double delta = (block.origin - into.origin) + (block.offset - into.offset)
+    delta -= into.offset_rest
+    add_exactly(&into.offset, &into.offset_rest, delta * part)
+    add_exactly(&into.m2, &into.m2_rest, block.m2)
+    add_exactly(&into.m2, &into.m2_rest, delta * delta * (into.count * part))
+    into.count = count

@@ -1,0 +1,493 @@
+# Rows of up to SHORT elements, eight at a time.
+#
+# One short row's way is a chain: load, sum, sum across, mean, differences, sums, sums across,
+# square root, division, last pass. Each step waits for the one before it, and the processor
+# finds no other work. So eight rows take each step together: their sums across are turned into
+# one vec by a tree that transposes, and the mean, the square root, the division and the
+# coefficients of all are computed at once.
+#
+# A row of fewer than eight elements is taken to a buffer, so that it ends where a vec ends.
+
+cdef struct Group:
+    # Which rows: those of a row that there is not are those of the last one.
+    Py_ssize_t row          # the first
+    Py_ssize_t count        # at most GROUP
+    Py_ssize_t length
+
+
+cdef inline Py_ssize_t offset_in(const Group *group, Py_ssize_t i) noexcept nogil:
+    """Where row i of a group begins."""
+    return min(i, group.count - 1) * group.length
+
+
+cdef inline void stage(
+    const element *x, const element **row, element *buffer, const Group *group
+) noexcept nogil:
+    """Where the rows of a group are; in `buffer`, of GROUP * 8 elements, if they are too short."""
+    cdef Py_ssize_t i, j, n = group.length
+    for i in range(GROUP):
+        row[i] = x + offset_in(group, i)
+        if n < 8:
+            for j in range(8):
+                buffer[8 * i + j] = row[i][max(j - (8 - n), <Py_ssize_t>0)]
+            row[i] = buffer + 8 * i + 8 - n
+
+
+# ---------------------------------------------------------------- statistics
+
+cdef inline void sum_four(
+    const element **row,    # IN  four rows of n elements
+    Py_ssize_t n,
+    octet[element] centre0, octet[element] centre1, octet[element] centre2,
+    octet[element] centre3,
+    octet[element] *sum1,   # OUT of (x - centre), of four rows
+) noexcept nogil:
+    cdef octet[element] zero = splat_octet(row[0], 0)
+    cdef octet[element] a = zero, b = zero, c = zero, d = zero
+    cdef Py_ssize_t i, whole = n - n % 8
+    for i in range(0, whole, 8):
+        a = a + (load_octet(row[0] + i) - centre0)
+        b = b + (load_octet(row[1] + i) - centre1)
+        c = c + (load_octet(row[2] + i) - centre2)
+        d = d + (load_octet(row[3] + i) - centre3)
+    if whole < n:
+        a = a + tail(load_octet(row[0] + n - 8) - centre0, n - whole)
+        b = b + tail(load_octet(row[1] + n - 8) - centre1, n - whole)
+        c = c + tail(load_octet(row[2] + n - 8) - centre2, n - whole)
+        d = d + tail(load_octet(row[3] + n - 8) - centre3, n - whole)
+    sum1[0] = a
+    sum1[1] = b
+    sum1[2] = c
+    sum1[3] = d
+
+
+cdef inline void add_square(
+    octet[element] d, octet[element] *sum1, octet[element] *sum2
+) noexcept nogil:
+    sum1[0] = sum1[0] + d
+    sum2[0] = fma(d, d, sum2[0])
+
+
+cdef inline void square_four(
+    const element **row,    # IN  four rows of n elements
+    Py_ssize_t n,
+    const octet[element] *pilots,   # IN  of a group
+    int first,              # the place of the first of the four there
+    octet[element] *sum1,   # OUT of (x - pilot), of four rows
+    octet[element] *sum2,   # OUT of (x - pilot)^2
+) noexcept nogil:
+    cdef octet[element] zero = splat_octet(row[0], 0)
+    cdef octet[element] a1 = zero, b1 = zero, c1 = zero, d1 = zero
+    cdef octet[element] a2 = zero, b2 = zero, c2 = zero, d2 = zero
+    cdef octet[element] pilot0 = splat_number(row[0], pilots, first)
+    cdef octet[element] pilot1 = splat_number(row[0], pilots, first + 1)
+    cdef octet[element] pilot2 = splat_number(row[0], pilots, first + 2)
+    cdef octet[element] pilot3 = splat_number(row[0], pilots, first + 3)
+    cdef Py_ssize_t i, whole = n - n % 8
+    for i in range(0, whole, 8):
+        add_square(load_octet(row[0] + i) - pilot0, &a1, &a2)
+        add_square(load_octet(row[1] + i) - pilot1, &b1, &b2)
+        add_square(load_octet(row[2] + i) - pilot2, &c1, &c2)
+        add_square(load_octet(row[3] + i) - pilot3, &d1, &d2)
+    if whole < n:
+        add_square(tail(load_octet(row[0] + n - 8) - pilot0, n - whole), &a1, &a2)
+        add_square(tail(load_octet(row[1] + n - 8) - pilot1, n - whole), &b1, &b2)
+        add_square(tail(load_octet(row[2] + n - 8) - pilot2, n - whole), &c1, &c2)
+        add_square(tail(load_octet(row[3] + n - 8) - pilot3, n - whole), &d1, &d2)
+    sum1[0] = a1
+    sum1[1] = b1
+    sum1[2] = c1
+    sum1[3] = d1
+    sum2[0] = a2
+    sum2[1] = b2
+    sum2[2] = c2
+    sum2[3] = d2
+
+
+cdef inline octet[element] pilots_of_rows(const element **row, Py_ssize_t n) noexcept nogil:
+    """Each row's mean, about; its value where it is constant."""
+    cdef octet[element] part[GROUP]
+    cdef element first[GROUP]
+    cdef Py_ssize_t i
+    for i in range(GROUP):
+        first[i] = row[i][0]
+    for i in range(0, GROUP, 4):
+        sum_four(
+            row + i, n, splat_octet(row[0], load_one(row[i])),
+            splat_octet(row[0], load_one(row[i + 1])), splat_octet(row[0], load_one(row[i + 2])),
+            splat_octet(row[0], load_one(row[i + 3])), part + i,
+        )
+    return load_octet(<const element *>first) + totals(<const octet[element] *>part) * splat_octet(
+        row[0], 1 / <double>n
+    )
+
+
+cdef inline bint has_outlier(
+    const element *like, const octet[element] *squares, const double *sum2
+) noexcept nogil:
+    """Whether one lane of some row of a group has most of its row's squares."""
+    cdef octet[element] peak = splat_octet(like, 0), share_of_lanes
+    cdef octet[element] limit[1]
+    cdef Py_ssize_t i
+    limit[0] = narrow(like, splat_doubles(1) / (load_doubles(sum2) * OUTLIER_SHORT))
+    for i in range(GROUP):
+        share_of_lanes = squares[i] * splat_number(like, limit, <int>i)
+        peak = maximum(peak, share_of_lanes)
+    return not largest(peak) < 1
+
+
+cdef inline void statistics_of_group(
+    const element **row, const Group *group, const Job *job,
+    double *pilot,          # OUT GROUP: as float32 holds them, if elements are not float64
+    double *offset,         # OUT GROUP: mean = pilot + offset
+) noexcept nogil:
+    """Writes mean and rstd as well."""
+    cdef octet[element] pilots[1]
+    cdef octet[element] part1[GROUP]
+    cdef octet[element] part2[GROUP]
+    cdef double sum1[GROUP]
+    cdef double sum2[GROUP]
+    cdef double rstd[GROUP]
+    cdef double n = group.length
+    cdef doubles offsets
+    cdef Py_ssize_t i, misfits = 0
+    pilots[0] = pilots_of_rows(row, group.length)
+    for i in range(0, GROUP, 4):
+        square_four(row + i, group.length, pilots, <int>i, part1 + i, part2 + i)
+    store_doubles(pilot, widen(pilots[0]))
+    store_doubles(sum1, totals_in_double(<const octet[element] *>part1))
+    store_doubles(sum2, totals_in_double(<const octet[element] *>part2))
+    if element is not double:
+        for i in range(GROUP):
+            misfits += not square_sum_fits(sum2[i], group.length)
+        if misfits or (
+            group.length > OUTLIER_FROM
+            and has_outlier(row[0], <const octet[element] *>part2, sum2)
+        ):
+            for i in range(GROUP):
+                if not square_sum_fits(sum2[i], group.length) or (
+                    group.length > OUTLIER_FROM
+                    and largest(part2[i]) > OUTLIER_SHORT * sum2[i]
+                ):
+                    pilot[i] = load_one(row[i])
+                    sums_in_double(row[i], group.length, pilot[i], &sum1[i], &sum2[i])
+    offsets = load_doubles(sum1) / n
+    store_doubles(offset, offsets)
+    store_doubles(
+        rstd,
+        inverse_std(
+            variance(load_doubles(sum1), load_doubles(sum2), offsets, n), job.eps
+        ),
+    )
+    for i in range(group.count):
+        job.mean[group.row + i] = pilot[i] + offset[i]
+        job.rstd[group.row + i] = rstd[i]
+
+
+# ------------------------------------------------------------ the last passes
+
+cdef inline octet[element] normalized_octet(
+    octet[element] x, octet[element] centre, octet[element] scale,
+    octet[element] scale_rest, octet[element] shift,
+) noexcept nogil:
+    cdef octet[element] d = x - centre
+    if element is double:
+        return fma(d, scale, shift)
+    else:
+        return fma(d, scale, fma(d, scale_rest, shift))
+
+
+cdef inline void normalize_octets(
+    const element *x, element *y, Py_ssize_t n, octet[element] centre,
+    octet[element] scale, octet[element] scale_rest, octet[element] shift,
+) noexcept nogil:
+    """Of a row of eight elements at least; y may be x."""
+    cdef Py_ssize_t i
+    cdef octet[element] last = normalized_octet(
+        load_octet(x + n - 8), centre, scale, scale_rest, shift
+    )
+    for i in range(0, n - 7, 8):
+        store_octet(y + i, normalized_octet(load_octet(x + i), centre, scale, scale_rest, shift))
+    store_octet(y + n - 8, last)
+
+
+cdef inline void normalize_short(
+    const element *x, element *y, Py_ssize_t n, const Scales *scales
+) noexcept nogil:
+    """As normalize, of at most SHORT elements."""
+    cdef element buffer[8]
+    cdef Py_ssize_t i
+    cdef octet[element] centre = splat_octet(x, scales.centre)
+    cdef octet[element] scale = splat_octet(x, head_of_scale(x, scales.scale))
+    cdef octet[element] scale_rest = splat_octet(x, rest_of_scale(scales.scale))
+    cdef octet[element] shift = splat_octet(x, scales.shift)
+    if element is not double:
+        if not fits_float(scales.scale):
+            normalize_in_double(x, y, n, 1, scales)
+            return
+    if n < 8:
+        for i in range(8):
+            buffer[i] = x[min(i, n - 1)]
+        normalize_octets(
+            <const element *>buffer, buffer, 8, centre, scale, scale_rest, shift
+        )
+        for i in range(n):
+            y[i] = buffer[i]
+    else:
+        normalize_octets(x, y, n, centre, scale, scale_rest, shift)
+
+
+cdef inline octet[element] gradient_octet(
+    octet[element] g, octet[element] x, octet[element] grad_mean,
+    octet[element] grad_scale, octet[element] centre, octet[element] x_scale,
+    octet[element] shift,
+) noexcept nogil:
+    return fma(g - grad_mean, grad_scale, fma(x - centre, x_scale, shift))
+
+
+cdef inline void differentiate_octets(
+    const element *grad_output, const element *x, element *grad_input, Py_ssize_t n,
+    octet[element] grad_mean, octet[element] grad_scale, octet[element] centre,
+    octet[element] x_scale, octet[element] shift,
+) noexcept nogil:
+    """Of a row of eight elements at least; grad_input may be grad_output or x."""
+    cdef Py_ssize_t i
+    cdef octet[element] last = gradient_octet(
+        load_octet(grad_output + n - 8), load_octet(x + n - 8),
+        grad_mean, grad_scale, centre, x_scale, shift,
+    )
+    for i in range(0, n - 7, 8):
+        store_octet(
+            grad_input + i,
+            gradient_octet(
+                load_octet(grad_output + i), load_octet(x + i),
+                grad_mean, grad_scale, centre, x_scale, shift,
+            ),
+        )
+    store_octet(grad_input + n - 8, last)
+
+
+# ---------------------------------------------------------------- forward
+
+cdef struct GroupScales:
+    # Memory of a group's coefficients, of either computing type.
+    double centre[GROUP]
+    double scale[GROUP]
+    double scale_rest[GROUP]
+    double shift[GROUP]
+    double grad_mean[GROUP]
+    double grad_scale[GROUP]
+    double x_scale[GROUP]
+
+
+cdef inline void normalize_group(
+    const element **row, element *y, const Group *group, const Job *job,
+    const double *pilot, const double *offset,
+) noexcept nogil:
+    cdef octet[element] centre[1]
+    cdef octet[element] scale[1]
+    cdef octet[element] scale_rest[1]
+    cdef octet[element] shift[1]
+    cdef double weight[GROUP]
+    cdef double bias[GROUP]
+    cdef double rstd[GROUP]
+    cdef Coefficients out
+    cdef Scales scales
+    cdef bint fit
+    cdef Py_ssize_t i, n = group.length
+    out.centre = centre
+    out.scale = scale
+    out.scale_rest = scale_rest
+    out.shift = shift
+    for i in range(GROUP):
+        rstd[i] = job.rstd[group.row + min(i, group.count - 1)]
+    parameters_of(job, group.row % job.channels, weight, bias)
+    fit = set_scales(
+        row[0], &out, 0, load_doubles(pilot), load_doubles(offset), load_doubles(rstd),
+        load_doubles(weight), load_doubles(bias),
+    )
+    if not fit or n < 8:
+        for i in range(group.count):
+            scales = scales_of(row[0], pilot[i], offset[i], rstd[i], weight[i], bias[i])
+            normalize_short(row[i], y + i * n, n, &scales)
+        return
+    for i in range(group.count):
+        normalize_octets(
+            row[i], y + i * n, n, splat_number(row[0], centre, <int>i), splat_number(row[0], scale, <int>i),
+            splat_number(row[0], scale_rest, <int>i), splat_number(row[0], shift, <int>i),
+        )
+
+
+cdef void forward_short(
+    const element *x,
+    element *y,             # OUT NULL: only the statistics are asked for
+    const Job *job, Py_ssize_t first, Py_ssize_t end,
+) noexcept nogil:
+    cdef const element *row[GROUP]
+    cdef element buffer[8 * GROUP]
+    cdef double pilot[GROUP]
+    cdef double offset[GROUP]
+    cdef Group group
+    group.row = first
+    group.length = job.length
+    while group.row < end:
+        group.count = min(end - group.row, <Py_ssize_t>GROUP)
+        stage(x + group.row * job.length, row, buffer, &group)
+        statistics_of_group(row, &group, job, pilot, offset)
+        if y != NULL:
+            normalize_group(row, y + group.row * job.length, &group, job, pilot, offset)
+        group.row += GROUP
+
+
+# ---------------------------------------------------------------- backward
+
+cdef inline void add_product(
+    octet[element] g, octet[element] d, octet[element] *sum1, octet[element] *sum2
+) noexcept nogil:
+    sum1[0] = sum1[0] + g
+    sum2[0] = fma(g, d, sum2[0])
+
+
+cdef inline void multiply_four(
+    const element **grad, const element **row, Py_ssize_t n,
+    const octet[element] *centres,  # IN  of a group
+    int first,              # the place of the first of the four there
+    octet[element] *sum1,   # OUT of grad, of four rows
+    octet[element] *sum2,   # OUT of grad * (x - centre)
+) noexcept nogil:
+    cdef octet[element] zero = splat_octet(row[0], 0)
+    cdef octet[element] a1 = zero, b1 = zero, c1 = zero, d1 = zero
+    cdef octet[element] a2 = zero, b2 = zero, c2 = zero, d2 = zero
+    cdef octet[element] centre0 = splat_number(row[0], centres, first)
+    cdef octet[element] centre1 = splat_number(row[0], centres, first + 1)
+    cdef octet[element] centre2 = splat_number(row[0], centres, first + 2)
+    cdef octet[element] centre3 = splat_number(row[0], centres, first + 3)
+    cdef Py_ssize_t i, whole = n - n % 8, rest = n % 8
+    for i in range(0, whole, 8):
+        add_product(load_octet(grad[0] + i), load_octet(row[0] + i) - centre0, &a1, &a2)
+        add_product(load_octet(grad[1] + i), load_octet(row[1] + i) - centre1, &b1, &b2)
+        add_product(load_octet(grad[2] + i), load_octet(row[2] + i) - centre2, &c1, &c2)
+        add_product(load_octet(grad[3] + i), load_octet(row[3] + i) - centre3, &d1, &d2)
+    if rest:
+        i = n - 8
+        add_product(tail(load_octet(grad[0] + i), rest), load_octet(row[0] + i) - centre0, &a1, &a2)
+        add_product(tail(load_octet(grad[1] + i), rest), load_octet(row[1] + i) - centre1, &b1, &b2)
+        add_product(tail(load_octet(grad[2] + i), rest), load_octet(row[2] + i) - centre2, &c1, &c2)
+        add_product(tail(load_octet(grad[3] + i), rest), load_octet(row[3] + i) - centre3, &d1, &d2)
+    sum1[0] = a1
+    sum1[1] = b1
+    sum1[2] = c1
+    sum1[3] = d1
+    sum2[0] = a2
+    sum2[1] = b2
+    sum2[2] = c2
+    sum2[3] = d2
+
+
+cdef inline void product_sums_of_group(
+    const element **grad, const element **row, const Group *group, const Job *job
+) noexcept nogil:
+    """Writes sum_grad and sum_product."""
+    cdef octet[element] centres[1]
+    cdef octet[element] part1[GROUP]
+    cdef octet[element] part2[GROUP]
+    cdef double mean[GROUP]
+    cdef double sum1[GROUP]
+    cdef double sum2[GROUP]
+    cdef Py_ssize_t i, n = group.length
+    for i in range(GROUP):
+        mean[i] = job.mean[group.row + min(i, group.count - 1)]
+    centres[0] = narrow(row[0], load_doubles(mean))
+    for i in range(0, GROUP, 4):
+        multiply_four(grad + i, row + i, n, centres, <int>i, part1 + i, part2 + i)
+    store_doubles(sum1, totals_in_double(<const octet[element] *>part1))
+    store_doubles(sum2, totals_in_double(<const octet[element] *>part2))
+    for i in range(group.count):
+        if element is not double:
+            if not product_sum_fits(sum1[i], sum2[i], n):
+                product_sums_in_double(
+                    grad[i], row[i], n, rounded(row[0], mean[i]), &sum1[i], &sum2[i]
+                )
+        finish_products(row[0], job, group.row + i, sum1[i], sum2[i])
+
+
+cdef inline void differentiate_group(
+    const element **grad, const element **row, element *grad_input, const Group *group,
+    const Job *job,
+) noexcept nogil:
+    cdef octet[element] centre[1]
+    cdef octet[element] grad_mean[1]
+    cdef octet[element] grad_scale[1]
+    cdef octet[element] x_scale[1]
+    cdef octet[element] shift[1]
+    cdef double weight[GROUP]
+    cdef double bias[GROUP]
+    cdef double statistics[4][GROUP]
+    cdef Coefficients out
+    cdef GradScales scales
+    cdef bint fit
+    cdef Py_ssize_t i, at, n = group.length
+    cdef element buffer[8]
+    out.centre = centre
+    out.grad_mean = grad_mean
+    out.grad_scale = grad_scale
+    out.x_scale = x_scale
+    out.shift = shift
+    parameters_of(job, group.row % job.channels, weight, bias)
+    for i in range(GROUP):
+        at = group.row + min(i, group.count - 1)
+        statistics[0][i] = job.sum_grad[at]
+        statistics[1][i] = job.sum_product[at]
+        statistics[2][i] = job.mean[at]
+        statistics[3][i] = job.rstd[at]
+    if not job.through_statistics:
+        for i in range(group.count):
+            scale_gradient(grad[i], grad_input + i * n, n, 1, weight[i] * statistics[3][i])
+        return
+    fit = set_grad_scales(
+        row[0], &out, 0, load_doubles(statistics[0]), load_doubles(statistics[1]), <double>n,
+        load_doubles(statistics[2]), load_doubles(statistics[3]), load_doubles(weight),
+    )
+    for i in range(group.count):
+        if not fit:
+            at = group.row + i
+            scales = grad_scales_of(
+                row[0], job.sum_grad[at], job.sum_product[at], n, job.mean[at], job.rstd[at],
+                weight[i],
+            )
+            if not (fits_float(scales.grad_scale) and fits_float(scales.x_scale)):
+                differentiate_in_double(grad[i], row[i], grad_input + i * n, n, 1, &scales)
+                continue
+        # Rows of fewer than eight elements end where their buffers do.
+        differentiate_octets(
+            grad[i] + min(n - 8, <Py_ssize_t>0), row[i] + min(n - 8, <Py_ssize_t>0),
+            &buffer[0] if n < 8 else grad_input + i * n, max(n, <Py_ssize_t>8),
+            splat_number(row[0], grad_mean, <int>i), splat_number(row[0], grad_scale, <int>i),
+            splat_number(row[0], centre, <int>i), splat_number(row[0], x_scale, <int>i),
+            splat_number(row[0], shift, <int>i),
+        )
+        if n < 8:
+            for at in range(n):
+                grad_input[i * n + at] = buffer[8 - n + at]
+
+
+cdef void backward_short(
+    const element *grad_output, const element *x, element *grad_input, const Job *job,
+    Py_ssize_t first, Py_ssize_t end,
+) noexcept nogil:
+    cdef const element *grad[GROUP]
+    cdef const element *row[GROUP]
+    cdef element grad_buffer[8 * GROUP]
+    cdef element buffer[8 * GROUP]
+    cdef Group group
+    cdef Py_ssize_t at
+    group.row = first
+    group.length = job.length
+    while group.row < end:
+        at = group.row * job.length
+        group.count = min(end - group.row, <Py_ssize_t>GROUP)
+        stage(grad_output + at, grad, grad_buffer, &group)
+        stage(x + at, row, buffer, &group)
+        product_sums_of_group(grad, row, &group, job)
+        differentiate_group(grad, row, grad_input + at, &group, job)
+        group.row += GROUP
