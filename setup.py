@@ -24,7 +24,7 @@ X86_LEVELS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": [
         *["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
-        "-mprefer-vector-width=512",
+        "-mprefer-vector-width=128",
     ],
 }
 

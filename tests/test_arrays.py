@@ -327,7 +327,8 @@ def test_gradients_in_mixed_layouts(layout, g_layout, batch):
 def test_broadcast_input(dtype):
     x = np.broadcast_to(sample((3, 1, 5), dtype), (2, 3, 4, 5))
     y, mean, rstd = instance_norm(x, return_stats=True)
-    assert (y == instance_norm(x.copy())).all()
+    # A copy may be walked in another order: then the last digit may differ.
+    assert reference.ulps(y, reference.forward(x)).max() <= 2
     assert y.flags.writeable
     gradients = instance_norm_backward(
         np.broadcast_to(np.float32(2), x.shape), x, mean=mean, rstd=rstd
@@ -357,13 +358,13 @@ def views(draw):
 def test_any_view(x, in_place):
     if x[0, 0].size == 1:
         return
-    expected = instance_norm(x.copy())
+    expected = reference.forward(x)
     base = x.base if x.base is not None else x
     before = base.copy()
     outside = np.ones(base.shape, bool)
     np.ndarray(x.shape, bool, outside, x_offset(x, base), bool_strides(x))[...] = False
     y = instance_norm(x, out=x if in_place else None)
-    assert (y == expected).all()
+    assert reference.ulps(y, expected).max() <= 2
     if in_place:
         assert y is x
         assert (base[outside] == before[outside]).all()

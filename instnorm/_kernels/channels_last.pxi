@@ -299,7 +299,10 @@ cdef void sum_block(
 ) noexcept nogil:
     cdef Py_ssize_t width = grid.width, count = steps_of(grid, block), rest = rest_of(grid, block)
     cdef Py_ssize_t at = block * grid.block * width, k, size, i
-    cdef Py_ssize_t together = PIXEL_FLUSH // 2 if element is double else PIXEL_FLUSH
+    # float64 has nothing more exact to be flushed to, and few pixels do not average out much.
+    cdef Py_ssize_t together = PIXEL_FLUSH
+    if element is double or grid.pixels <= SHORT:
+        together = PIXEL_FLUSH_FEW
     for i in range(grid.padded):
         sums.sum1[i] = 0
         sums.sum2[i] = 0
@@ -321,31 +324,51 @@ cdef void sum_block(
 
 # ---------------------------------------------------------- sums of a sample
 
-cdef inline void add_up(const element *like, const Workspace *space, const Grid *grid) noexcept nogil:
-    """Add the sums of all blocks, in order, and of the pixels of a wide one, to the first."""
+cdef inline void add_blocks(
+    const element *like, const Workspace *space, const Grid *grid
+) noexcept nogil:
+    """Add the sums of all blocks, in order, to those of the first."""
     cdef Sums into = sums_of(space, grid, 0), other
-    cdef double rest1, rest2
-    cdef Py_ssize_t block, i, k, c
-    if element is not double:
-        if grid.blocks == 1 and grid.width == grid.channels:
-            return
-    for c in range(grid.channels):
-        rest1 = 0
-        rest2 = get(like, into.peak, c) if element is double else 0
-        for block in range(grid.blocks):
+    cdef doubles sum1, sum2, term, rest, old
+    cdef octet[element] peak
+    cdef Py_ssize_t block, c
+    for c in range(0, grid.width, 8):
+        sum1 = load_doubles(into.sum1 + c)
+        sum2 = load_doubles(into.sum2 + c)
+        peak = octet_at(like, into.peak, c)[0]
+        rest = splat_doubles(0)
+        for block in range(1, grid.blocks):
             other = sums_of(space, grid, block)
-            for k in range(block == 0, grid.width // grid.channels):
-                i = k * grid.channels + c
-                if element is double:
-                    add_exactly(&into.sum1[c], &rest1, other.sum1[i])
-                    add_exactly(&into.sum2[c], &rest2, other.sum2[i])
-                    rest2 += get(like, other.peak, i)
-                else:
-                    into.sum1[c] += other.sum1[i]
-                    into.sum2[c] += other.sum2[i]
-                    put(like, into.peak, c, max(get(like, into.peak, c), get(like, other.peak, i)))
-        into.sum1[c] += rest1
-        into.sum2[c] += rest2
+            sum1 = sum1 + load_doubles(other.sum1 + c)
+            if element is double:
+                term = load_doubles(other.sum2 + c)
+                old = sum2
+                sum2 = old + term
+                rest = rest + rounded_off(sum2, old, term)
+                peak = peak + octet_at(like, other.peak, c)[0]
+            else:
+                sum2 = sum2 + load_doubles(other.sum2 + c)
+                peak = maximum(peak, octet_at(like, other.peak, c)[0])
+        if element is double:
+            sum2 = sum2 + (rest + widen(peak))
+        store_doubles(into.sum1 + c, sum1)
+        store_doubles(into.sum2 + c, sum2)
+        octet_at(like, into.peak, c)[0] = peak
+
+
+cdef inline void add_pixels_of_wide(
+    const element *like, const Workspace *space, const Grid *grid
+) noexcept nogil:
+    """Add the sums of the pixels that were taken for a wide one to those of its first."""
+    cdef Sums sums = sums_of(space, grid, 0)
+    cdef Py_ssize_t i, c = 0
+    for i in range(grid.channels, grid.width):
+        sums.sum1[c] += sums.sum1[i]
+        sums.sum2[c] += sums.sum2[i]
+        put(like, sums.peak, c, max(get(like, sums.peak, c), get(like, sums.peak, i)))
+        c += 1
+        if c == grid.channels:
+            c = 0
 
 
 cdef void sum_blocks(
@@ -372,7 +395,8 @@ cdef void sum_sample(
                 grad_output, x, grid, share(grid.blocks, threads, thread),
                 share(grid.blocks, threads, thread + 1), pilot, in_double, space,
             )
-    add_up(x, space, grid)
+    add_blocks(x, space, grid)
+    add_pixels_of_wide(x, space, grid)
 
 
 cdef inline line[element] load_line_of(
@@ -411,8 +435,25 @@ cdef inline void sample_pilots(
     repeat(x, space.pilot, grid)
 
 
-cdef inline bint missed(const Sums *sums, Py_ssize_t c, Py_ssize_t pixels) noexcept nogil:
-    return sums.sum1[c] * sums.sum1[c] > PILOT_MISSED * pixels * sums.sum2[c]
+cdef inline bint missed(
+    const element *like, const Sums *sums, Py_ssize_t c, Py_ssize_t pixels
+) noexcept nogil:
+    return sums.sum1[c] * sums.sum1[c] > most_missed(like) * pixels * sums.sum2[c]
+
+
+cdef inline bint none_missed(
+    const element *like, const Sums *sums, const Grid *grid
+) noexcept nogil:
+    """Whether no pilot did; False may be wrong."""
+    cdef doubles sum1, excess
+    cdef Py_ssize_t c, misses = 0, whole = grid.channels - grid.channels % 8
+    for c in range(0, whole, 8):
+        sum1 = load_doubles(sums.sum1 + c)
+        excess = sum1 * sum1 - load_doubles(sums.sum2 + c) * (most_missed(like) * grid.pixels)
+        misses += any_positive(excess)
+    for c in range(whole, grid.channels):
+        misses += missed(like, sums, c, grid.pixels)
+    return misses == 0
 
 
 cdef inline bint move_pilots(
@@ -420,15 +461,14 @@ cdef inline bint move_pilots(
 ) noexcept nogil:
     """Move the pilots that missed their channel's mean by too much; whether there is one."""
     cdef Sums sums = sums_of(space, grid, 0)
-    cdef Py_ssize_t c, misses = 0
+    cdef Py_ssize_t c
+    if none_missed(like, &sums, grid):
+        return False
     for c in range(grid.channels):
-        misses += missed(&sums, c, grid.pixels)
-    if misses:
-        for c in range(grid.channels):
-            if missed(&sums, c, grid.pixels):
-                put(like, space.pilot, c, get(like, space.pilot, c) + sums.sum1[c] / grid.pixels)
-        repeat(like, space.pilot, grid)
-    return misses > 0
+        if missed(like, &sums, c, grid.pixels):
+            put(like, space.pilot, c, get(like, space.pilot, c) + sums.sum1[c] / grid.pixels)
+    repeat(like, space.pilot, grid)
+    return True
 
 
 cdef inline bint fits(
@@ -437,11 +477,26 @@ cdef inline bint fits(
     """Whether float32 held a channel's sums well."""
     if products:
         return product_sum_fits(sums.sum1[c], sums.sum2[c], pixels)
-    # Without short cuts, so that the compiler makes vectors of it.
-    return (
-        (sums.sum2[c] > FLOAT_SUM_LEAST * pixels) & (sums.sum2[c] < FLOAT_SUM_MOST)
-        & (get(like, sums.peak, c) < OUTLIER * sums.sum2[c])
+    return square_sum_fits(sums.sum2[c], pixels) and (
+        pixels <= SHORT or get(like, sums.peak, c) < OUTLIER * sums.sum2[c]
     )
+
+
+cdef inline bint all_sums_fit(
+    const element *like, const Sums *sums, const Grid *grid, bint products
+) noexcept nogil:
+    cdef doubles sum2
+    cdef Py_ssize_t c, misfits = 0, whole = grid.channels - grid.channels % 8
+    for c in range(0, whole, 8):
+        sum2 = load_doubles(sums.sum2 + c)
+        misfits += not all_within(sum2, FLOAT_SUM_LEAST * grid.pixels, FLOAT_SUM_MOST)
+        if products:
+            misfits += not all_within(load_doubles(sums.sum1 + c), -1, FLOAT_SUM_MOST)
+        elif grid.pixels > SHORT:
+            misfits += any_positive(widen(octet_at(like, sums.peak, c)[0]) - sum2 * OUTLIER)
+    for c in range(whole, grid.channels):
+        misfits += not fits(like, sums, c, grid.pixels, products)
+    return misfits == 0
 
 
 cdef inline bint keep_fitting(
@@ -449,17 +504,17 @@ cdef inline bint keep_fitting(
 ) noexcept nogil:
     """Put aside the sums of the channels that float32 held well; whether there are others."""
     cdef Sums sums = sums_of(space, grid, 0)
-    cdef Py_ssize_t c, misfits = 0
+    cdef Py_ssize_t c
+    cdef bint misfits = False
     if element is not double:
-        for c in range(grid.channels):
-            misfits += not fits(like, &sums, c, grid.pixels, products)
+        misfits = not all_sums_fit(like, &sums, grid, products)
         if misfits:
             for c in range(grid.channels):
                 space.kept[c] = (
                     sums.sum1[c] if fits(like, &sums, c, grid.pixels, products) else NAN
                 )
                 space.kept[grid.channels + c] = sums.sum2[c]
-    return misfits > 0
+    return misfits
 
 
 cdef inline void restore_fitting(const Grid *grid, const Workspace *space) noexcept nogil:
@@ -627,28 +682,6 @@ cdef void write_sample(
 
 # ------------------------------------------------------------------ a sample
 
-cdef inline doubles load_some(const double *values, Py_ssize_t n) noexcept nogil:
-    """GROUP of n values; the last one in the places that are left."""
-    cdef double out[GROUP]
-    cdef Py_ssize_t i
-    if n >= GROUP:
-        return load_doubles(values)
-    for i in range(GROUP):
-        out[i] = values[min(i, n - 1)]
-    return load_doubles(out)
-
-
-cdef inline void store_some(double *values, doubles numbers, Py_ssize_t n) noexcept nogil:
-    cdef double out[GROUP]
-    cdef Py_ssize_t i
-    if n >= GROUP:
-        store_doubles(values, numbers)
-        return
-    store_doubles(out, numbers)
-    for i in range(n):
-        values[i] = out[i]
-
-
 cdef inline void finish_sample(
     const element *like, const Grid *grid, Workspace *space, const Job *job, Py_ssize_t row
 ) noexcept nogil:
@@ -666,7 +699,7 @@ cdef inline void finish_sample(
         store_some(job.mean + row + c, pilot + offset, grid.channels - c)
         store_some(
             job.rstd + row + c,
-            inverse_std(variance(sum1, load_doubles(sums.sum2 + c), offset, n), job.eps),
+            inverse_std(variance(sum1, load_doubles(sums.sum2 + c), offset, 1 / n), job.eps),
             grid.channels - c,
         )
 
@@ -676,13 +709,10 @@ cdef inline bint scales_of_sample(
     bint given,             # the mean is given, and no pilot and offset
 ) noexcept nogil:
     """False: float32 does not hold the scale of some channel."""
-    cdef double weight[GROUP]
-    cdef double bias[GROUP]
     cdef doubles pilot, offset
     cdef Py_ssize_t c, k, misfits = 0
     for k in range((grid.channels + GROUP - 1) // GROUP):
         c = k * GROUP
-        parameters_of(job, c, weight, bias)
         if given:
             pilot = load_some(job.mean + row + c, grid.channels - c)
             offset = splat_doubles(0)
@@ -692,7 +722,7 @@ cdef inline bint scales_of_sample(
         misfits += not set_scales(
             like, &space.numbers, c, pilot, offset,
             load_some(job.rstd + row + c, grid.channels - c),
-            load_doubles(weight), load_doubles(bias),
+            weights_of(job, c), biases_of(job, c),
         )
     repeat(like, space.numbers.centre, grid)
     repeat(like, space.numbers.scale, grid)
@@ -741,18 +771,15 @@ cdef inline bint grad_scales_of_sample(
     const element *like, const Grid *grid, Workspace *space, const Job *job, Py_ssize_t row
 ) noexcept nogil:
     """False: float32 does not hold a scale of some channel."""
-    cdef double weight[GROUP]
-    cdef double bias[GROUP]
     cdef Py_ssize_t c, k, rest, misfits = 0
     for k in range((grid.channels + GROUP - 1) // GROUP):
         c = k * GROUP
         rest = grid.channels - c
-        parameters_of(job, c, weight, bias)
         misfits += not set_grad_scales(
             like, &space.numbers, c, load_some(job.sum_grad + row + c, rest),
-            load_some(job.sum_product + row + c, rest), <double>grid.pixels,
+            load_some(job.sum_product + row + c, rest), 1 / <double>grid.pixels,
             load_some(job.mean + row + c, rest), load_some(job.rstd + row + c, rest),
-            load_doubles(weight),
+            weights_of(job, c),
         )
     repeat(like, space.numbers.centre, grid)
     repeat(like, space.numbers.grad_mean, grid)

@@ -74,18 +74,54 @@ cdef inline double bias_of(const Job *job, Py_ssize_t channel) noexcept nogil:
     return parameter_at(job.affine.bias, job.affine.bias_is_double, 0, channel)
 
 
-cdef inline void parameters_of(
-    const Job *job, Py_ssize_t channel,
-    double *weight,         # OUT of GROUP channels; after the last comes the first again
-    double *bias,           # OUT as weight
+cdef inline doubles parameters_at(
+    const void *values, bint is_double, double default, Py_ssize_t channel, Py_ssize_t channels
 ) noexcept nogil:
+    """Of GROUP channels; after the last comes the first again."""
+    cdef double some[GROUP]
     cdef Py_ssize_t i
+    if values == NULL:
+        return splat_doubles(default)
+    if channel + GROUP <= channels:
+        if is_double:
+            return load_doubles(<const double *>values + channel)
+        return load_as_doubles(<const float *>values + channel)
     for i in range(GROUP):
-        weight[i] = weight_of(job, channel)
-        bias[i] = bias_of(job, channel)
-        channel += 1
-        if channel == job.channels:
-            channel = 0
+        some[i] = parameter_at(values, is_double, default, (channel + i) % channels)
+    return load_doubles(some)
+
+
+cdef inline doubles weights_of(const Job *job, Py_ssize_t channel) noexcept nogil:
+    return parameters_at(
+        job.affine.weight, job.affine.weight_is_double, 1, channel, job.channels
+    )
+
+
+cdef inline doubles biases_of(const Job *job, Py_ssize_t channel) noexcept nogil:
+    return parameters_at(job.affine.bias, job.affine.bias_is_double, 0, channel, job.channels)
+
+
+cdef inline doubles load_some(const double *values, Py_ssize_t n) noexcept nogil:
+    """GROUP of n values; the last one in the places that are left."""
+    cdef double some[GROUP]
+    cdef Py_ssize_t i
+    if n >= GROUP:
+        return load_doubles(values)
+    for i in range(GROUP):
+        some[i] = values[min(i, n - 1)]
+    return load_doubles(some)
+
+
+cdef inline void store_some(double *values, doubles numbers, Py_ssize_t n) noexcept nogil:
+    """The first n of GROUP numbers, or all."""
+    cdef double some[GROUP]
+    cdef Py_ssize_t i
+    if n >= GROUP:
+        store_doubles(values, numbers)
+        return
+    store_doubles(some, numbers)
+    for i in range(n):
+        values[i] = some[i]
 
 
 # --------------------------------------------------------------- formulas
@@ -97,11 +133,11 @@ cdef inline numbers inverse_std(numbers var, double eps) noexcept nogil:
 
 
 cdef inline numbers variance(
-    numbers sum1, numbers sum2, numbers offset, double n
+    numbers sum1, numbers sum2, numbers offset, double one_nth
 ) noexcept nogil:
     """From the sums of (x - pilot) and (x - pilot)^2, and the mean's distance from the pilot."""
     # Rounding can leave a negative number near zero.
-    return not_negative(sum2 - sum1 * offset) / n
+    return not_negative(sum2 - sum1 * offset) * one_nth
 
 
 cdef inline numbers rest_of_scale(numbers scale) noexcept nogil:
@@ -110,10 +146,11 @@ cdef inline numbers rest_of_scale(numbers scale) noexcept nogil:
 
 
 cdef inline numbers scale_by_x(
-    numbers grad_scale, numbers rstd, numbers sum_product, double n
+    numbers grad_scale, numbers rstd, numbers sum_product, double one_nth
 ) noexcept nogil:
     """What (x - mean) is multiplied by in grad_input."""
-    return grad_scale * rstd * rstd * (sum_product / n) * -1.0
+    # In this order, as rstd * rstd may leave the range of double where its product does not.
+    return (grad_scale * rstd) * ((sum_product * one_nth) * rstd) * -1.0
 
 
 cdef inline bint fits_float(double scale) noexcept nogil:
@@ -161,11 +198,12 @@ cdef inline GradScales grad_scales_of(
 ) noexcept nogil:
     """Of a row, from the sums of grad_output and of grad_output * (x - mean)."""
     cdef GradScales out
-    cdef double grad_mean = sum_grad / n
+    cdef double one_nth = 1 / <double>n
+    cdef double grad_mean = sum_grad * one_nth
     out.centre = rounded(like, mean)
     out.grad_mean = rounded(like, grad_mean)
     out.grad_scale = weight * rstd
-    out.x_scale = scale_by_x(out.grad_scale, rstd, sum_product, <double>n)
+    out.x_scale = scale_by_x(out.grad_scale, rstd, sum_product, one_nth)
     out.shift = (
         (out.grad_mean - grad_mean) * out.grad_scale - (mean - out.centre) * out.x_scale
     )
@@ -175,12 +213,14 @@ cdef inline GradScales grad_scales_of(
 # ------------------------------------------- of eight rows, or channels, at once
 
 cdef inline bint all_fit(const element *like, doubles scale) noexcept nogil:
+    """As fits_float, of eight."""
     cdef double values[GROUP]
     cdef Py_ssize_t i, misfits = 0
     if element is not double:
-        store_doubles(values, scale)
-        for i in range(GROUP):
-            misfits += not fits_float(values[i])
+        if not all_within(scale, FLOAT_SCALE_LEAST, FLOAT_SCALE_MOST):
+            store_doubles(values, scale)
+            for i in range(GROUP):
+                misfits += not fits_float(values[i])
     return misfits == 0
 
 
@@ -224,19 +264,21 @@ cdef inline bint set_scales(
 
 cdef inline bint set_grad_scales(
     const element *like, Coefficients *out, Py_ssize_t place,
-    doubles sum_grad, doubles sum_product, double n, doubles mean, doubles rstd, doubles weight,
+    doubles sum_grad, doubles sum_product, double one_nth, doubles mean, doubles rstd,
+    doubles weight,
 ) noexcept nogil:
     """As grad_scales_of. False: float32 does not hold a scale."""
     cdef octet[element] centre = narrow(like, mean)
-    cdef octet[element] grad_mean = narrow(like, sum_grad / n)
+    cdef doubles exact_grad_mean = sum_grad * one_nth
+    cdef octet[element] grad_mean = narrow(like, exact_grad_mean)
     cdef doubles grad_scale = weight * rstd
-    cdef doubles x_scale = scale_by_x(grad_scale, rstd, sum_product, n)
+    cdef doubles x_scale = scale_by_x(grad_scale, rstd, sum_product, one_nth)
     octet_at(like, out.centre, place)[0] = centre
     octet_at(like, out.grad_mean, place)[0] = grad_mean
     octet_at(like, out.grad_scale, place)[0] = narrow(like, grad_scale)
     octet_at(like, out.x_scale, place)[0] = narrow(like, x_scale)
     octet_at(like, out.shift, place)[0] = narrow(
         like,
-        (widen(grad_mean) - sum_grad / n) * grad_scale - (mean - widen(centre)) * x_scale,
+        (widen(grad_mean) - exact_grad_mean) * grad_scale - (mean - widen(centre)) * x_scale,
     )
     return all_fit(like, grad_scale) and all_fit(like, x_scale)

@@ -11,6 +11,7 @@ cdef enum:
     PILOT_BUNDLES = 4
     # Elements up to which eight rows are taken together, in the input's precision throughout.
     SHORT = 256
+    # Elements of a short row beyond which an outlier is looked for; see OUTLIER_SHORT.
     OUTLIER_FROM = 64
     # Rows that are taken together: as many as a vec of doubles has places.
     GROUP = 8
@@ -19,7 +20,8 @@ cdef enum:
     # and from which a line of the result is computed: more would not stay in registers.
     TOGETHER = 4
     # Pixels that are added up in the input's own precision before double takes over.
-    PIXEL_FLUSH = 32
+    PIXEL_FLUSH = 16
+    PIXEL_FLUSH_FEW = 8
     # Elements that several pixels have at most if they are taken for one wide pixel.
     WIDEST = 2048
     # Elements of a block in channels-last memory, about.
@@ -48,17 +50,20 @@ cdef enum:
 # error. At k = 1, where sum1^2 / n is this part of sum2, the block is summed once more around
 # its mean.
 cdef double PILOT_MISSED = 0.5
+# float64 sums are not taken once more for an outlier's sake, and keep closer to the mean.
+cdef double PILOT_MISSED_DOUBLE = 0.25
 
 # float32 squares and products: where a sum leaves this range, some may have overflowed, or have
 # lost digits below the normal numbers (1.2e-38), and are summed in double. The lower limit is
 # for each of n elements.
 cdef double FLOAT_SUM_LEAST = 1e-28
 cdef double FLOAT_SUM_MOST = 1e37
-# The part of a block's squares beyond which one lane has so much of them that its rounding
-# errors are not averaged out by those of the others.
-cdef double OUTLIER = 0.125
-# The same of short rows, whose lanes are eight, and from how many elements on it is looked for:
-# with fewer, a lane adds up too few to lose anything.
+# The part of a block's, or channel's, squares beyond which what one lane adds up between two
+# flushes has so much of them that its rounding errors are not averaged out by those of others.
+# (A channel of few pixels has few flushes, and is not asked.)
+cdef double OUTLIER = 0.25
+# The same of short rows, whose lanes are eight. Up to OUTLIER_FROM elements, a lane adds up too
+# few to lose anything.
 cdef double OUTLIER_SHORT = 0.5
 # A scale that float32 holds as well as its rest, which is 2^-24 of it, and the differences that
 # it multiplies.

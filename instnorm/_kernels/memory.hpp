@@ -174,6 +174,16 @@ INSTNORM_INLINE double not_negative(double value) { return value < 0 ? 0 : value
 INSTNORM_INLINE doubles not_negative(doubles value) {
     return maximum_of(splat_doubles(0), value);
 }
+// Whether all of the absolute values lie between two limits; false for NaN.
+INSTNORM_INLINE bool all_within(doubles value, double least, double most) {
+    doubles size = value & splat_doubles(same_bits<double>((int64_t)0x7fffffffffffffff));
+    doubles above = size - splat_doubles(least), below = splat_doubles(most) - size;
+    // Negative, or NaN, where a limit is passed: so is the smaller of both, if NaN comes second.
+    doubles negative = maximum_of(splat_doubles(0) - above, splat_doubles(0) - below);
+    doubles not_a_number = (value - value) * splat_doubles(1);
+    return total(not_a_number) == 0 && largest_by_halves<1>(negative).v < 0;
+}
+INSTNORM_INLINE bool any_positive(doubles value) { return largest_by_halves<1>(value).v > 0; }
 // The largest number of 24 significant bits that is no further from zero.
 INSTNORM_INLINE double toward_zero(double value) {
     return same_bits<double>((int64_t)(same_bits<int64_t>(value) & ~(int64_t)0x1fffffff));

@@ -25,6 +25,10 @@ cdef inline Py_ssize_t lanes_of(const element *like) noexcept nogil:
     return 16 if element is double else 32
 
 
+cdef inline double most_missed(const element *like) noexcept nogil:
+    return PILOT_MISSED_DOUBLE if element is double else PILOT_MISSED
+
+
 cdef inline Moments moments_of(
     Py_ssize_t n, double pilot, double sum1, double sum2
 ) noexcept nogil:
@@ -166,7 +170,7 @@ cdef inline Moments block_moments(const element *x, Py_ssize_t n) noexcept nogil
     cdef double sum1, sum2, most, pilot = pilot_of(x, n)
     prefetch_pilots(x + n)
     centred_sums(x, n, pilot, &sum1, &sum2, &most)
-    if sum1 * sum1 > PILOT_MISSED * n * sum2:
+    if sum1 * sum1 > most_missed(x) * n * sum2:
         pilot = rounded(x, pilot + sum1 / n)
         centred_sums(x, n, pilot, &sum1, &sum2, &most)
     if element is not double:

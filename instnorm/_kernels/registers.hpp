@@ -74,8 +74,11 @@ template <class To, class From> INSTNORM_INLINE To same_bits(From from) {
 
 // ---------------------------------------------------------------------- vec
 
+// float64 takes 256 bits at most: what is done in double is mostly the sums across eight short
+// rows, whose shuffles take twice as long in wider registers (measured on a Xeon 6, 0.30 against
+// 0.22 ns an element).
 constexpr bool fits_register(int n, size_t size) {
-    return n == 1 || n * size <= (size_t)REGISTER_BYTES;
+    return n == 1 || n * size <= (size_t)(size == 8 && REGISTER_BYTES > 32 ? 32 : REGISTER_BYTES);
 }
 
 template <class T, int N, bool FITS = fits_register(N, sizeof(T))> struct vec;
@@ -123,9 +126,6 @@ INSTNORM_ARITHMETIC(/)
 #if defined(__AVX512F__)
 INSTNORM_INLINE __m512 fma_register(__m512 a, __m512 b, __m512 c) {
     return _mm512_fmadd_ps(a, b, c);
-}
-INSTNORM_INLINE __m512d fma_register(__m512d a, __m512d b, __m512d c) {
-    return _mm512_fmadd_pd(a, b, c);
 }
 #endif
 INSTNORM_INLINE __m256 fma_register(__m256 a, __m256 b, __m256 c) {
@@ -188,9 +188,6 @@ template <class T, int N> INSTNORM_INLINE whole<T, N> root_of(whole<T, N> a) {
         return out;
     }
 }
-#if defined(__AVX512F__)
-INSTNORM_INLINE whole<double, 8> root_of(whole<double, 8> a) { return {_mm512_maskz_sqrt_pd(0xff, a.v)}; }
-#endif
 #if defined(__AVX__) && INSTNORM_HAS_VECTORS
 INSTNORM_INLINE whole<double, 4> root_of(whole<double, 4> a) { return {_mm256_sqrt_pd(a.v)}; }
 #elif defined(__SSE2__) && INSTNORM_HAS_VECTORS
@@ -367,10 +364,6 @@ template <int N> INSTNORM_INLINE vec<double, N> widened(vec<double, N> a) { retu
 template <int N> INSTNORM_INLINE vec<double, N> widened(vec<float, N> a) {
     if constexpr (N == 1) {
         return {(double)a.v};
-#if INSTNORM_HAS_VECTORS && defined(__AVX512F__)
-    } else if constexpr (N == 8) {
-        return {(__m512d)_mm512_maskz_cvtps_pd(0xff, a.v)};
-#endif
 #if INSTNORM_HAS_VECTORS && defined(__AVX__)
     } else if constexpr (N == 4) {
         return {_mm256_cvtps_pd(a.v)};
@@ -392,10 +385,6 @@ template <> struct rounded_to<float> {
     template <int N> static INSTNORM_INLINE vec<float, N> of(vec<double, N> a) {
         if constexpr (N == 1) {
             return {(float)a.v};
-#if INSTNORM_HAS_VECTORS && defined(__AVX512F__)
-        } else if constexpr (N == 8) {
-            return {(__m256)_mm512_maskz_cvtpd_ps(0xff, a.v)};
-#endif
 #if INSTNORM_HAS_VECTORS && defined(__AVX__)
         } else if constexpr (N == 4) {
             return {_mm256_cvtpd_ps(a.v)};

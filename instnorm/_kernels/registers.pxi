@@ -80,6 +80,8 @@ cdef extern from "_kernels/memory.hpp" namespace "instnorm" nogil:
     octet[E] narrow[E](const E *like, doubles value) noexcept
     double rounded[E](const E *like, double value) noexcept
 
+    bint all_within(doubles value, double least, double most) noexcept
+    bint any_positive(doubles value) noexcept
     double reciprocal_root(double value) noexcept
     doubles reciprocal_root(doubles value) noexcept
     double zero_where_zero(double test, double value) noexcept

@@ -15,22 +15,30 @@ cdef struct Group:
     Py_ssize_t length
 
 
-cdef inline Py_ssize_t offset_in(const Group *group, Py_ssize_t i) noexcept nogil:
-    """Where row i of a group begins."""
-    return min(i, group.count - 1) * group.length
-
-
 cdef inline void stage(
     const element *x, const element **row, element *buffer, const Group *group
 ) noexcept nogil:
     """Where the rows of a group are; in `buffer`, of GROUP * 8 elements, if they are too short."""
     cdef Py_ssize_t i, j, n = group.length
-    for i in range(GROUP):
-        row[i] = x + offset_in(group, i)
-        if n < 8:
+    if group.count == GROUP:
+        for i in range(GROUP):
+            row[i] = x + i * n
+    else:
+        for i in range(GROUP):
+            row[i] = x + min(i, group.count - 1) * n
+    if n < 8:
+        for i in range(GROUP):
             for j in range(8):
                 buffer[8 * i + j] = row[i][max(j - (8 - n), <Py_ssize_t>0)]
             row[i] = buffer + 8 * i + 8 - n
+
+
+cdef inline void prefetch_group(const element *x, const Group *group) noexcept nogil:
+    """Ask for the rows of the next group, should it be as large."""
+    cdef Py_ssize_t i, n = GROUP * group.length * <Py_ssize_t>sizeof(element)
+    cdef const char *next_rows = <const char *>x + n
+    for i in range(0, n, 64):
+        instnorm_prefetch(next_rows + i)
 
 
 # ---------------------------------------------------------------- statistics
@@ -123,13 +131,13 @@ cdef inline octet[element] pilots_of_rows(const element **row, Py_ssize_t n) noe
 
 
 cdef inline bint has_outlier(
-    const element *like, const octet[element] *squares, const double *sum2
+    const element *like, const octet[element] *squares, doubles sum2
 ) noexcept nogil:
     """Whether one lane of some row of a group has most of its row's squares."""
     cdef octet[element] peak = splat_octet(like, 0), share_of_lanes
     cdef octet[element] limit[1]
     cdef Py_ssize_t i
-    limit[0] = narrow(like, splat_doubles(1) / (load_doubles(sum2) * OUTLIER_SHORT))
+    limit[0] = narrow(like, splat_doubles(1) / (sum2 * OUTLIER_SHORT))
     for i in range(GROUP):
         share_of_lanes = squares[i] * splat_number(like, limit, <int>i)
         peak = maximum(peak, share_of_lanes)
@@ -147,41 +155,36 @@ cdef inline void statistics_of_group(
     cdef octet[element] part2[GROUP]
     cdef double sum1[GROUP]
     cdef double sum2[GROUP]
-    cdef double rstd[GROUP]
-    cdef double n = group.length
-    cdef doubles offsets
-    cdef Py_ssize_t i, misfits = 0
-    pilots[0] = pilots_of_rows(row, group.length)
+    cdef double one_nth = 1 / <double>group.length
+    cdef doubles totals1, totals2, offsets
+    cdef Py_ssize_t i, n = group.length
+    pilots[0] = pilots_of_rows(row, n)
     for i in range(0, GROUP, 4):
-        square_four(row + i, group.length, pilots, <int>i, part1 + i, part2 + i)
+        square_four(row + i, n, pilots, <int>i, part1 + i, part2 + i)
     store_doubles(pilot, widen(pilots[0]))
-    store_doubles(sum1, totals_in_double(<const octet[element] *>part1))
-    store_doubles(sum2, totals_in_double(<const octet[element] *>part2))
+    totals1 = totals_in_double(<const octet[element] *>part1)
+    totals2 = totals_in_double(<const octet[element] *>part2)
     if element is not double:
-        for i in range(GROUP):
-            misfits += not square_sum_fits(sum2[i], group.length)
-        if misfits or (
-            group.length > OUTLIER_FROM
-            and has_outlier(row[0], <const octet[element] *>part2, sum2)
+        if not all_within(totals2, FLOAT_SUM_LEAST * n, FLOAT_SUM_MOST) or (
+            n > OUTLIER_FROM and has_outlier(row[0], <const octet[element] *>part2, totals2)
         ):
+            store_doubles(sum1, totals1)
+            store_doubles(sum2, totals2)
             for i in range(GROUP):
-                if not square_sum_fits(sum2[i], group.length) or (
-                    group.length > OUTLIER_FROM
-                    and largest(part2[i]) > OUTLIER_SHORT * sum2[i]
+                if not square_sum_fits(sum2[i], n) or (
+                    n > OUTLIER_FROM and largest(part2[i]) > OUTLIER_SHORT * sum2[i]
                 ):
                     pilot[i] = load_one(row[i])
-                    sums_in_double(row[i], group.length, pilot[i], &sum1[i], &sum2[i])
-    offsets = load_doubles(sum1) / n
+                    sums_in_double(row[i], n, pilot[i], &sum1[i], &sum2[i])
+            totals1 = load_doubles(sum1)
+            totals2 = load_doubles(sum2)
+    offsets = totals1 / <double>n
     store_doubles(offset, offsets)
-    store_doubles(
-        rstd,
-        inverse_std(
-            variance(load_doubles(sum1), load_doubles(sum2), offsets, n), job.eps
-        ),
+    store_some(job.mean + group.row, load_doubles(pilot) + offsets, group.count)
+    store_some(
+        job.rstd + group.row, inverse_std(variance(totals1, totals2, offsets, one_nth), job.eps),
+        group.count,
     )
-    for i in range(group.count):
-        job.mean[group.row + i] = pilot[i] + offset[i]
-        job.rstd[group.row + i] = rstd[i]
 
 
 # ------------------------------------------------------------ the last passes
@@ -269,17 +272,6 @@ cdef inline void differentiate_octets(
 
 # ---------------------------------------------------------------- forward
 
-cdef struct GroupScales:
-    # Memory of a group's coefficients, of either computing type.
-    double centre[GROUP]
-    double scale[GROUP]
-    double scale_rest[GROUP]
-    double shift[GROUP]
-    double grad_mean[GROUP]
-    double grad_scale[GROUP]
-    double x_scale[GROUP]
-
-
 cdef inline void normalize_group(
     const element **row, element *y, const Group *group, const Job *job,
     const double *pilot, const double *offset,
@@ -288,27 +280,26 @@ cdef inline void normalize_group(
     cdef octet[element] scale[1]
     cdef octet[element] scale_rest[1]
     cdef octet[element] shift[1]
-    cdef double weight[GROUP]
-    cdef double bias[GROUP]
-    cdef double rstd[GROUP]
     cdef Coefficients out
     cdef Scales scales
     cdef bint fit
-    cdef Py_ssize_t i, n = group.length
+    cdef Py_ssize_t i, channel = group.row % job.channels, n = group.length
     out.centre = centre
     out.scale = scale
     out.scale_rest = scale_rest
     out.shift = shift
-    for i in range(GROUP):
-        rstd[i] = job.rstd[group.row + min(i, group.count - 1)]
-    parameters_of(job, group.row % job.channels, weight, bias)
     fit = set_scales(
-        row[0], &out, 0, load_doubles(pilot), load_doubles(offset), load_doubles(rstd),
-        load_doubles(weight), load_doubles(bias),
+        row[0], &out, 0, load_doubles(pilot), load_doubles(offset),
+        load_some(job.rstd + group.row, group.count),
+        weights_of(job, channel), biases_of(job, channel),
     )
     if not fit or n < 8:
         for i in range(group.count):
-            scales = scales_of(row[0], pilot[i], offset[i], rstd[i], weight[i], bias[i])
+            channel = (group.row + i) % job.channels
+            scales = scales_of(
+                row[0], pilot[i], offset[i], job.rstd[group.row + i],
+                weight_of(job, channel), bias_of(job, channel),
+            )
             normalize_short(row[i], y + i * n, n, &scales)
         return
     for i in range(group.count):
@@ -332,6 +323,7 @@ cdef void forward_short(
     group.length = job.length
     while group.row < end:
         group.count = min(end - group.row, <Py_ssize_t>GROUP)
+        prefetch_group(x + group.row * job.length, &group)
         stage(x + group.row * job.length, row, buffer, &group)
         statistics_of_group(row, &group, job, pilot, offset)
         if y != NULL:
@@ -391,24 +383,30 @@ cdef inline void product_sums_of_group(
     cdef octet[element] centres[1]
     cdef octet[element] part1[GROUP]
     cdef octet[element] part2[GROUP]
-    cdef double mean[GROUP]
     cdef double sum1[GROUP]
     cdef double sum2[GROUP]
+    cdef doubles totals1, totals2, mean = load_some(job.mean + group.row, group.count)
+    cdef double centre
     cdef Py_ssize_t i, n = group.length
-    for i in range(GROUP):
-        mean[i] = job.mean[group.row + min(i, group.count - 1)]
-    centres[0] = narrow(row[0], load_doubles(mean))
+    centres[0] = narrow(row[0], mean)
     for i in range(0, GROUP, 4):
         multiply_four(grad + i, row + i, n, centres, <int>i, part1 + i, part2 + i)
-    store_doubles(sum1, totals_in_double(<const octet[element] *>part1))
-    store_doubles(sum2, totals_in_double(<const octet[element] *>part2))
-    for i in range(group.count):
-        if element is not double:
-            if not product_sum_fits(sum1[i], sum2[i], n):
-                product_sums_in_double(
-                    grad[i], row[i], n, rounded(row[0], mean[i]), &sum1[i], &sum2[i]
-                )
-        finish_products(row[0], job, group.row + i, sum1[i], sum2[i])
+    totals1 = totals_in_double(<const octet[element] *>part1)
+    totals2 = totals_in_double(<const octet[element] *>part2)
+    if element is not double:
+        if not all_within(totals2, FLOAT_SUM_LEAST * n, FLOAT_SUM_MOST):
+            store_doubles(sum1, totals1)
+            store_doubles(sum2, totals2)
+            for i in range(group.count):
+                if not product_sum_fits(sum1[i], sum2[i], n):
+                    centre = rounded(row[0], job.mean[group.row + i])
+                    product_sums_in_double(grad[i], row[i], n, centre, &sum1[i], &sum2[i])
+            totals1 = load_doubles(sum1)
+            totals2 = load_doubles(sum2)
+    store_some(job.sum_grad + group.row, totals1, group.count)
+    store_some(
+        job.sum_product + group.row, totals2 - (mean - widen(centres[0])) * totals1, group.count
+    )
 
 
 cdef inline void differentiate_group(
@@ -420,40 +418,35 @@ cdef inline void differentiate_group(
     cdef octet[element] grad_scale[1]
     cdef octet[element] x_scale[1]
     cdef octet[element] shift[1]
-    cdef double weight[GROUP]
-    cdef double bias[GROUP]
-    cdef double statistics[4][GROUP]
     cdef Coefficients out
     cdef GradScales scales
     cdef bint fit
-    cdef Py_ssize_t i, at, n = group.length
+    cdef Py_ssize_t i, at, first = group.row, channel = first % job.channels, n = group.length
     cdef element buffer[8]
     out.centre = centre
     out.grad_mean = grad_mean
     out.grad_scale = grad_scale
     out.x_scale = x_scale
     out.shift = shift
-    parameters_of(job, group.row % job.channels, weight, bias)
-    for i in range(GROUP):
-        at = group.row + min(i, group.count - 1)
-        statistics[0][i] = job.sum_grad[at]
-        statistics[1][i] = job.sum_product[at]
-        statistics[2][i] = job.mean[at]
-        statistics[3][i] = job.rstd[at]
     if not job.through_statistics:
         for i in range(group.count):
-            scale_gradient(grad[i], grad_input + i * n, n, 1, weight[i] * statistics[3][i])
+            scale_gradient(
+                grad[i], grad_input + i * n, n, 1,
+                weight_of(job, (first + i) % job.channels) * job.rstd[first + i],
+            )
         return
     fit = set_grad_scales(
-        row[0], &out, 0, load_doubles(statistics[0]), load_doubles(statistics[1]), <double>n,
-        load_doubles(statistics[2]), load_doubles(statistics[3]), load_doubles(weight),
+        row[0], &out, 0, load_some(job.sum_grad + first, group.count),
+        load_some(job.sum_product + first, group.count), 1 / <double>n,
+        load_some(job.mean + first, group.count), load_some(job.rstd + first, group.count),
+        weights_of(job, channel),
     )
     for i in range(group.count):
         if not fit:
-            at = group.row + i
+            at = first + i
             scales = grad_scales_of(
                 row[0], job.sum_grad[at], job.sum_product[at], n, job.mean[at], job.rstd[at],
-                weight[i],
+                weight_of(job, at % job.channels),
             )
             if not (fits_float(scales.grad_scale) and fits_float(scales.x_scale)):
                 differentiate_in_double(grad[i], row[i], grad_input + i * n, n, 1, &scales)
@@ -486,6 +479,8 @@ cdef void backward_short(
     while group.row < end:
         at = group.row * job.length
         group.count = min(end - group.row, <Py_ssize_t>GROUP)
+        prefetch_group(grad_output + at, &group)
+        prefetch_group(x + at, &group)
         stage(grad_output + at, grad, grad_buffer, &group)
         stage(x + at, row, buffer, &group)
         product_sums_of_group(grad, row, &group, job)
