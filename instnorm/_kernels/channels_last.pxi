@@ -1,9 +1,9 @@
 # Channels-last memory: a sample is `length` pixels of C elements each.
 #
-# Each channel has sums of its own, which lie side by side in memory of the first-level cache:
-# a line of them is loaded, TOGETHER pixels are added, and it is stored again. So memory is read
-# in order, whatever the number of channels. The sums are in the input's own precision for
-# PIXEL_FLUSH pixels, then in double.
+# Each channel has sums of its own, in double, which lie side by side in memory of the first-level
+# cache: those of eight channels are loaded, TOGETHER pixels are added, and they are stored again.
+# So memory is read in order, whatever the number of channels. Double costs next to nothing here,
+# as reading takes longer; sums are exact enough without a pilot close to the mean then.
 #
 # A sample is cut into blocks of some pixels, which threads share; the blocks' sums are added in
 # order, so that the result does not depend on the number of threads, bit by bit. Where pixels
@@ -49,7 +49,7 @@ cdef inline Grid grid_of(const element *like, const Job *job) noexcept nogil:
     grid.width = grid.channels * fold
     grid.steps = grid.pixels // fold
     grid.rest = (grid.pixels - grid.steps * fold) * grid.channels
-    grid.block = max(PIXEL_BLOCK // (grid.width * PIXEL_FLUSH), <Py_ssize_t>1) * PIXEL_FLUSH
+    grid.block = max(PIXEL_BLOCK // (grid.width * TOGETHER), <Py_ssize_t>1) * TOGETHER
     grid.blocks = max((grid.steps + grid.block - 1) // grid.block, <Py_ssize_t>1)
     # A line beyond the end may be loaded, and stored as it was.
     grid.padded = (grid.width + 31) // 16 * 16
@@ -71,20 +71,16 @@ cdef struct Sums:
     # Of a block: one number for each element of a wide pixel.
     double *sum1
     double *sum2
-    void *lane1             # what was added up since the last flush, in the computing type
-    void *lane2
-    void *peak              # the largest of what was flushed to sum2; for float64, what rounding
-                            # took from sum2 then: an outlier makes nearly all of it
+    double *rest            # what rounding took from sum2 (float64 elements only)
 
 
 cdef struct Workspace:
     # What a sample needs besides its arrays.
     char *memory
     char *sums
-    Py_ssize_t sums_size
-    void *pilot             # as the computing type holds it
-    double *offset          # C: mean = pilot + offset
-    double *kept            # 2 C: the sums of the channels that float32 held well
+    Py_ssize_t array_bytes  # of one number for each element of a wide pixel
+    double *pilot           # float32 elements: of the first pixel; the mean is pilot + offset
+    double *offset          # C
     Coefficients numbers
 
 
@@ -92,38 +88,31 @@ cdef inline bint allocate(Workspace *space, const Grid *grid) noexcept nogil:
     """False: no memory. All parts begin with a cache line."""
     cdef Py_ssize_t array = grid.padded * <Py_ssize_t>sizeof(double)
     cdef char *at
-    space.sums_size = 5 * array
-    space.memory = <char *>malloc(64 + grid.blocks * space.sums_size + 11 * array)
+    space.array_bytes = array
+    space.memory = <char *>malloc(64 + (3 * grid.blocks + 9) * array)
     if space.memory == NULL:
         return False
     at = space.memory + (64 - (<size_t>space.memory & 63))
     space.sums = at
-    at += grid.blocks * space.sums_size
-    space.pilot = at
+    at += 3 * grid.blocks * array
+    space.pilot = <double *>at
     space.offset = <double *>(at + array)
-    space.kept = <double *>(at + 2 * array)
-    at += 4 * array
-    space.numbers.centre = at
-    space.numbers.scale = at + array
-    space.numbers.scale_rest = at + 2 * array
-    space.numbers.shift = at + 3 * array
-    space.numbers.grad_mean = at + 4 * array
-    space.numbers.grad_scale = at + 5 * array
-    space.numbers.x_scale = at + 6 * array
+    space.numbers.centre = at + 2 * array
+    space.numbers.scale = at + 3 * array
+    space.numbers.scale_rest = at + 4 * array
+    space.numbers.shift = at + 5 * array
+    space.numbers.grad_mean = at + 6 * array
+    space.numbers.grad_scale = at + 7 * array
+    space.numbers.x_scale = at + 8 * array
     return True
 
 
-cdef inline Sums sums_of(
-    const Workspace *space, const Grid *grid, Py_ssize_t block
-) noexcept nogil:
+cdef inline Sums sums_of(const Workspace *space, Py_ssize_t block) noexcept nogil:
     cdef Sums out
-    cdef char *at = space.sums + block * space.sums_size
-    cdef Py_ssize_t array = grid.padded * <Py_ssize_t>sizeof(double)
+    cdef char *at = space.sums + 3 * block * space.array_bytes
     out.sum1 = <double *>at
-    out.sum2 = <double *>(at + array)
-    out.lane1 = at + 2 * array
-    out.lane2 = at + 3 * array
-    out.peak = at + 4 * array
+    out.sum2 = <double *>(at + space.array_bytes)
+    out.rest = <double *>(at + 2 * space.array_bytes)
     return out
 
 
@@ -132,94 +121,24 @@ cdef inline void *number(const element *like, void *numbers, Py_ssize_t i) noexc
     return <char *>numbers + i * (8 if element is double else 4)
 
 
-cdef inline double get(const element *like, const void *numbers, Py_ssize_t i) noexcept nogil:
-    if element is double:
-        return (<const double *>numbers)[i]
-    else:
-        return (<const float *>numbers)[i]
-
-
-cdef inline void put(const element *like, void *numbers, Py_ssize_t i, double value) noexcept nogil:
-    if element is double:
-        (<double *>numbers)[i] = value
-    else:
-        (<float *>numbers)[i] = <float>value
-
-
-cdef inline void repeat(const element *like, void *numbers, const Grid *grid) noexcept nogil:
+cdef inline void repeat_doubles(double *values, const Grid *grid) noexcept nogil:
     """Fill a wide pixel's numbers with those of its first pixel."""
     cdef Py_ssize_t i
     for i in range(grid.channels, grid.width):
-        put(like, numbers, i, get(like, numbers, i - grid.channels))
+        values[i] = values[i - grid.channels]
+
+
+cdef inline void repeat(const element *like, void *numbers, const Grid *grid) noexcept nogil:
+    """As repeat_doubles, of numbers of the computing type."""
+    cdef Py_ssize_t i
+    if element is double:
+        repeat_doubles(<double *>numbers, grid)
+    else:
+        for i in range(grid.channels, grid.width):
+            (<float *>numbers)[i] = (<float *>numbers)[i - grid.channels]
 
 
 # ------------------------------------------------------------ sums of a block
-
-cdef inline void add_pixels(
-    const element *x,       # IN  `pixels` of n elements
-    Py_ssize_t stride,      # elements from a pixel to the next
-    Py_ssize_t pixels, Py_ssize_t n,
-    const void *pilot,      # IN  n
-    Sums *sums,             # INOUT adds (x - pilot) to lane1, (x - pilot)^2 to lane2
-) noexcept nogil:
-    cdef Py_ssize_t lanes = line_of(x), c, k, p, part
-    cdef line[element] d, lane1, lane2, centre
-    for k in range((n + lanes - 1) // lanes):
-        c = k * lanes
-        lane1 = load_numbers(x, number(x, sums.lane1, c))
-        lane2 = load_numbers(x, number(x, sums.lane2, c))
-        centre = load_numbers(x, number(x, <void *>pilot, c))
-        if c + lanes <= n:
-            for p in range(pixels):
-                d = load_line(x + p * stride + c) - centre
-                lane1 = lane1 + d
-                lane2 = fma(d, d, lane2)
-        else:
-            part = n - c
-            for p in range(pixels):
-                d = head(load_part(x + p * stride + c, part) - centre, part)
-                lane1 = lane1 + d
-                lane2 = fma(d, d, lane2)
-        store_numbers(number(x, sums.lane1, c), lane1)
-        store_numbers(number(x, sums.lane2, c), lane2)
-
-
-cdef inline void add_product_pixels(
-    const element *grad_output, const element *x, Py_ssize_t stride,
-    Py_ssize_t pixels, Py_ssize_t n, const void *centres,
-    Sums *sums,             # INOUT adds grad_output to lane1, grad_output * (x - centre) to lane2
-) noexcept nogil:
-    """As add_pixels."""
-    cdef Py_ssize_t lanes = line_of(x), c, k, p, part
-    cdef line[element] g, lane1, lane2, centre
-    for k in range((n + lanes - 1) // lanes):
-        c = k * lanes
-        lane1 = load_numbers(x, number(x, sums.lane1, c))
-        lane2 = load_numbers(x, number(x, sums.lane2, c))
-        centre = load_numbers(x, number(x, <void *>centres, c))
-        if c + lanes <= n:
-            for p in range(pixels):
-                g = load_line(grad_output + p * stride + c)
-                lane1 = lane1 + g
-                lane2 = fma(g, load_line(x + p * stride + c) - centre, lane2)
-        else:
-            part = n - c
-            for p in range(pixels):
-                g = load_part(grad_output + p * stride + c, part)
-                lane1 = lane1 + g
-                lane2 = fma(g, load_part(x + p * stride + c, part) - centre, lane2)
-        store_numbers(number(x, sums.lane1, c), lane1)
-        store_numbers(number(x, sums.lane2, c), lane2)
-
-
-cdef inline void clear(const element *like, Sums *sums, Py_ssize_t n) noexcept nogil:
-    """Nothing was added since the last flush."""
-    cdef Py_ssize_t c, k, lanes = line_of(like)
-    for k in range((n + lanes - 1) // lanes):
-        c = k * lanes
-        store_numbers(number(like, sums.lane1, c), splat_line(like, 0))
-        store_numbers(number(like, sums.lane2, c), splat_line(like, 0))
-
 
 cdef inline doubles rounded_off(doubles sum_, doubles a, doubles b) noexcept nogil:
     """What rounding took from sum = a + b, whichever of them is larger (Knuth 1969)."""
@@ -227,333 +146,190 @@ cdef inline doubles rounded_off(doubles sum_, doubles a, doubles b) noexcept nog
     return (a - (sum_ - b_there)) + (b - b_there)
 
 
-cdef inline void flush(const element *like, Sums *sums, Py_ssize_t n) noexcept nogil:
-    """Add to the sums in double what was added up in the computing type, and clear that."""
-    cdef octet[element] lane1, lane2
-    cdef octet[element] *peak
-    cdef doubles old, new
-    cdef Py_ssize_t c
-    for c in range(0, n, 8):
-        lane1 = octet_at(like, sums.lane1, c)[0]
-        lane2 = octet_at(like, sums.lane2, c)[0]
-        store_doubles(sums.sum1 + c, load_doubles(sums.sum1 + c) + widen(lane1))
-        old = load_doubles(sums.sum2 + c)
-        new = old + widen(lane2)
-        store_doubles(sums.sum2 + c, new)
-        peak = octet_at(like, sums.peak, c)
-        if element is double:
-            peak[0] = peak[0] + narrow(like, rounded_off(new, old, widen(lane2)))
-        else:
-            peak[0] = maximum(peak[0], lane2)
-    clear(like, sums, n)
-
-
-cdef inline void add_pixel_in_double(
-    const element *grad_output,     # IN  n; NULL: squares are asked for
-    const element *x, Py_ssize_t n, const void *pilot, Sums *sums,
+cdef inline void add_pixels(
+    const element *x,       # IN  `pixels` of n elements
+    Py_ssize_t stride,      # elements from a pixel to the next
+    Py_ssize_t pixels, Py_ssize_t n,
+    const double *pilot,    # IN  n
+    const Sums *sums,       # INOUT adds (x - pilot) to sum1, (x - pilot)^2 to sum2
 ) noexcept nogil:
-    """All in double: what leaves the range of float32, and outliers."""
-    cdef double d
-    cdef Py_ssize_t c
-    for c in range(n):
-        d = load_one(x + c) - get(x, pilot, c)
-        if grad_output == NULL:
-            sums.sum1[c] += d
-            sums.sum2[c] += d * d
-        else:
-            sums.sum1[c] += load_one(grad_output + c)
-            sums.sum2[c] += load_one(grad_output + c) * d
+    cdef Py_ssize_t c, p, whole = n - n % 8
+    cdef doubles d, sum1, sum2, old, centre
+    cdef double one
+    for c in range(0, whole, 8):
+        sum1 = load_doubles(sums.sum1 + c)
+        old = load_doubles(sums.sum2 + c)
+        # float64: an outlier makes nearly all of a sum, and what is small beside it would be
+        # lost in rounding.
+        sum2 = splat_doubles(0) if element is double else old
+        centre = load_doubles(pilot + c)
+        for p in range(pixels):
+            d = load_as_doubles(x + p * stride + c) - centre
+            sum1 = sum1 + d
+            sum2 = fma(d, d, sum2)
+        store_doubles(sums.sum1 + c, sum1)
+        if element is double:
+            d = old + sum2
+            store_doubles(
+                sums.rest + c, load_doubles(sums.rest + c) + rounded_off(d, old, sum2)
+            )
+            sum2 = d
+        store_doubles(sums.sum2 + c, sum2)
+    for c in range(whole, n):
+        for p in range(pixels):
+            one = load_one(x + p * stride + c) - pilot[c]
+            sums.sum1[c] += one
+            sums.sum2[c] += one * one
+
+
+cdef inline void add_product_pixels(
+    const element *grad_output, const element *x, Py_ssize_t stride,
+    Py_ssize_t pixels, Py_ssize_t n, const double *centres,
+    const Sums *sums,       # INOUT adds grad_output to sum1, grad_output * (x - centre) to sum2
+) noexcept nogil:
+    """As add_pixels."""
+    cdef Py_ssize_t c, p, at, whole = n - n % 8
+    cdef doubles g, sum1, sum2, centre
+    for c in range(0, whole, 8):
+        sum1 = load_doubles(sums.sum1 + c)
+        sum2 = load_doubles(sums.sum2 + c)
+        centre = load_doubles(centres + c)
+        for p in range(pixels):
+            at = p * stride + c
+            g = load_as_doubles(grad_output + at)
+            sum1 = sum1 + g
+            sum2 = fma(g, load_as_doubles(x + at) - centre, sum2)
+        store_doubles(sums.sum1 + c, sum1)
+        store_doubles(sums.sum2 + c, sum2)
+    for c in range(whole, n):
+        for p in range(pixels):
+            at = p * stride + c
+            sums.sum1[c] += load_one(grad_output + at)
+            sums.sum2[c] += load_one(grad_output + at) * (load_one(x + at) - centres[c])
 
 
 cdef inline void sum_pixels(
     const element *grad_output,     # IN  NULL: squares are asked for
     const element *x, Py_ssize_t stride, Py_ssize_t pixels, Py_ssize_t n,
-    const void *pilot, bint in_double, Sums *sums,
+    const double *pilot, const Sums *sums,
 ) noexcept nogil:
-    """Some pixels of n elements, added to the sums of a block."""
-    cdef Py_ssize_t p, k, together
-    if in_double:
-        for p in range(pixels):
-            add_pixel_in_double(
-                grad_output if grad_output == NULL else grad_output + p * stride, x + p * stride, n,
-                pilot, sums,
-            )
-        return
-    for k in range((pixels + TOGETHER - 1) // TOGETHER):
-        p = k * TOGETHER
-        together = min(pixels - p, <Py_ssize_t>TOGETHER)
-        if grad_output == NULL:
-            add_pixels(x + p * stride, stride, together, n, pilot, sums)
-        else:
-            add_product_pixels(
-                grad_output + p * stride, x + p * stride, stride, together, n, pilot, sums
-            )
-    flush(x, sums, n)
+    if grad_output == NULL:
+        add_pixels(x, stride, pixels, n, pilot, sums)
+    else:
+        add_product_pixels(grad_output, x, stride, pixels, n, pilot, sums)
 
 
 cdef void sum_block(
     const element *grad_output,     # IN  the sample; NULL: squares are asked for
     const element *x,               # IN  the sample
-    const Grid *grid, Py_ssize_t block, const void *pilot, bint in_double,
-    Sums sums,                      # OUT
+    const Grid *grid, Py_ssize_t block, const double *pilot,
+    const Sums *sums,               # OUT
 ) noexcept nogil:
-    cdef Py_ssize_t width = grid.width, count = steps_of(grid, block), rest = rest_of(grid, block)
-    cdef Py_ssize_t at = block * grid.block * width, k, size, i
-    # float64 has nothing more exact to be flushed to, and few pixels do not average out much.
-    cdef Py_ssize_t together = PIXEL_FLUSH
-    if element is double or grid.pixels <= SHORT:
-        together = PIXEL_FLUSH_FEW
+    cdef Py_ssize_t width = grid.width, rest = rest_of(grid, block)
+    cdef Py_ssize_t at = block * grid.block * width, left = steps_of(grid, block), size, i
     for i in range(grid.padded):
         sums.sum1[i] = 0
         sums.sum2[i] = 0
-        put(x, sums.peak, i, 0)
-    clear(x, &sums, grid.padded - 15)
-    for k in range((count + together - 1) // together):
-        size = min(count - k * together, together)
+        sums.rest[i] = 0
+    while left > 0:
+        size = min(left, <Py_ssize_t>TOGETHER)
         sum_pixels(
             grad_output if grad_output == NULL else grad_output + at, x + at, width, size,
-            width, pilot, in_double, &sums,
+            width, pilot, sums,
         )
         at += size * width
+        left -= size
     if rest:
         sum_pixels(
             grad_output if grad_output == NULL else grad_output + at, x + at, 0, 1, rest,
-            pilot, in_double, &sums,
+            pilot, sums,
         )
 
 
 # ---------------------------------------------------------- sums of a sample
 
-cdef inline void add_blocks(
-    const element *like, const Workspace *space, const Grid *grid
-) noexcept nogil:
+cdef inline void add_blocks(const Workspace *space, const Grid *grid) noexcept nogil:
     """Add the sums of all blocks, in order, to those of the first."""
-    cdef Sums into = sums_of(space, grid, 0), other
+    cdef Sums into = sums_of(space, 0), other
     cdef doubles sum1, sum2, term, rest, old
-    cdef octet[element] peak
     cdef Py_ssize_t block, c
     for c in range(0, grid.width, 8):
         sum1 = load_doubles(into.sum1 + c)
         sum2 = load_doubles(into.sum2 + c)
-        peak = octet_at(like, into.peak, c)[0]
-        rest = splat_doubles(0)
+        rest = load_doubles(into.rest + c)
         for block in range(1, grid.blocks):
-            other = sums_of(space, grid, block)
+            other = sums_of(space, block)
             sum1 = sum1 + load_doubles(other.sum1 + c)
-            if element is double:
-                term = load_doubles(other.sum2 + c)
-                old = sum2
-                sum2 = old + term
-                rest = rest + rounded_off(sum2, old, term)
-                peak = peak + octet_at(like, other.peak, c)[0]
-            else:
-                sum2 = sum2 + load_doubles(other.sum2 + c)
-                peak = maximum(peak, octet_at(like, other.peak, c)[0])
-        if element is double:
-            sum2 = sum2 + (rest + widen(peak))
+            term = load_doubles(other.sum2 + c)
+            old = sum2
+            sum2 = old + term
+            rest = rest + (load_doubles(other.rest + c) + rounded_off(sum2, old, term))
         store_doubles(into.sum1 + c, sum1)
         store_doubles(into.sum2 + c, sum2)
-        octet_at(like, into.peak, c)[0] = peak
+        store_doubles(into.rest + c, rest)
 
 
-cdef inline void add_pixels_of_wide(
-    const element *like, const Workspace *space, const Grid *grid
-) noexcept nogil:
+cdef inline void add_pixels_of_wide(const Workspace *space, const Grid *grid) noexcept nogil:
     """Add the sums of the pixels that were taken for a wide one to those of its first."""
-    cdef Sums sums = sums_of(space, grid, 0)
+    cdef Sums sums = sums_of(space, 0)
     cdef Py_ssize_t i, c = 0
     for i in range(grid.channels, grid.width):
         sums.sum1[c] += sums.sum1[i]
-        sums.sum2[c] += sums.sum2[i]
-        put(like, sums.peak, c, max(get(like, sums.peak, c), get(like, sums.peak, i)))
+        add_exactly(&sums.sum2[c], &sums.rest[c], sums.sum2[i])
+        sums.rest[c] += sums.rest[i]
         c += 1
         if c == grid.channels:
             c = 0
+    for c in range(grid.channels):
+        if isfinite(sums.rest[c]):
+            sums.sum2[c] += sums.rest[c]
 
 
 cdef void sum_blocks(
     const element *grad_output, const element *x, const Grid *grid, Py_ssize_t first,
-    Py_ssize_t end, const void *pilot, bint in_double, const Workspace *space,
+    Py_ssize_t end, const double *pilot, const Workspace *space,
 ) noexcept nogil:
     cdef Py_ssize_t block
+    cdef Sums sums
     for block in range(first, end):
-        sum_block(grad_output, x, grid, block, pilot, in_double, sums_of(space, grid, block))
+        sums = sums_of(space, block)
+        sum_block(grad_output, x, grid, block, pilot, &sums)
 
 
 cdef void sum_sample(
     const element *grad_output,     # IN  NULL: squares are asked for
-    const element *x, const Grid *grid, const void *pilot, bint in_double,
+    const element *x, const Grid *grid, const double *pilot,
     const Workspace *space,         # the first C sums of the first block are what is asked for
     int threads,
 ) noexcept nogil:
     cdef int thread
     if threads == 1:
-        sum_blocks(grad_output, x, grid, 0, grid.blocks, pilot, in_double, space)
+        sum_blocks(grad_output, x, grid, 0, grid.blocks, pilot, space)
     else:
         for thread in prange(threads, num_threads=threads, schedule="static"):
             sum_blocks(
                 grad_output, x, grid, share(grid.blocks, threads, thread),
-                share(grid.blocks, threads, thread + 1), pilot, in_double, space,
+                share(grid.blocks, threads, thread + 1), pilot, space,
             )
-    add_blocks(x, space, grid)
-    add_pixels_of_wide(x, space, grid)
-
-
-cdef inline line[element] load_line_of(
-    const element *x, Py_ssize_t c, Py_ssize_t n
-) noexcept nogil:
-    """A line of n elements from place c on, or what is left of them."""
-    return load_line(x + c) if c + line_of(x) <= n else load_part(x + c, n - c)
-
-
-cdef inline void sample_pilots(
-    const element *x, const Grid *grid, const Workspace *space
-) noexcept nogil:
-    """Means of pixels spread over the sample; exactly its value where a channel is constant."""
-    cdef Py_ssize_t count = min(grid.pixels, <Py_ssize_t>PILOT_PIXELS)
-    cdef Py_ssize_t step = grid.pixels // count * grid.channels, lanes = line_of(x), c = 0, p = 1
-    cdef line[element] part = splat_line(x, 1 / <double>count), pilot
-    cdef Sums sums = sums_of(space, grid, 0)
-    while c < grid.channels:
-        store_numbers(number(x, space.pilot, c), load_line_of(x, c, grid.channels))
-        c += lanes
-    clear(x, &sums, grid.channels)
-    while p < count:
-        add_pixels(
-            x + p * step, step, min(count - p, <Py_ssize_t>TOGETHER), grid.channels,
-            space.pilot, &sums,
-        )
-        p += TOGETHER
-    c = 0
-    while c < grid.channels:
-        pilot = load_numbers(x, number(x, space.pilot, c))
-        store_numbers(
-            number(x, space.pilot, c),
-            pilot + load_numbers(x, number(x, sums.lane1, c)) * part,
-        )
-        c += lanes
-    repeat(x, space.pilot, grid)
-
-
-cdef inline bint missed(
-    const element *like, const Sums *sums, Py_ssize_t c, Py_ssize_t pixels
-) noexcept nogil:
-    return sums.sum1[c] * sums.sum1[c] > most_missed(like) * pixels * sums.sum2[c]
-
-
-cdef inline bint none_missed(
-    const element *like, const Sums *sums, const Grid *grid
-) noexcept nogil:
-    """Whether no pilot did; False may be wrong."""
-    cdef doubles sum1, excess
-    cdef Py_ssize_t c, misses = 0, whole = grid.channels - grid.channels % 8
-    for c in range(0, whole, 8):
-        sum1 = load_doubles(sums.sum1 + c)
-        excess = sum1 * sum1 - load_doubles(sums.sum2 + c) * (most_missed(like) * grid.pixels)
-        misses += any_positive(excess)
-    for c in range(whole, grid.channels):
-        misses += missed(like, sums, c, grid.pixels)
-    return misses == 0
-
-
-cdef inline bint move_pilots(
-    const element *like, const Grid *grid, const Workspace *space
-) noexcept nogil:
-    """Move the pilots that missed their channel's mean by too much; whether there is one."""
-    cdef Sums sums = sums_of(space, grid, 0)
-    cdef Py_ssize_t c
-    if none_missed(like, &sums, grid):
-        return False
-    for c in range(grid.channels):
-        if missed(like, &sums, c, grid.pixels):
-            put(like, space.pilot, c, get(like, space.pilot, c) + sums.sum1[c] / grid.pixels)
-    repeat(like, space.pilot, grid)
-    return True
-
-
-cdef inline bint fits(
-    const element *like, const Sums *sums, Py_ssize_t c, Py_ssize_t pixels, bint products
-) noexcept nogil:
-    """Whether float32 held a channel's sums well."""
-    if products:
-        return product_sum_fits(sums.sum1[c], sums.sum2[c], pixels)
-    return square_sum_fits(sums.sum2[c], pixels) and (
-        pixels <= SHORT or get(like, sums.peak, c) < OUTLIER * sums.sum2[c]
-    )
-
-
-cdef inline bint all_sums_fit(
-    const element *like, const Sums *sums, const Grid *grid, bint products
-) noexcept nogil:
-    cdef doubles sum2
-    cdef Py_ssize_t c, misfits = 0, whole = grid.channels - grid.channels % 8
-    for c in range(0, whole, 8):
-        sum2 = load_doubles(sums.sum2 + c)
-        misfits += not all_within(sum2, FLOAT_SUM_LEAST * grid.pixels, FLOAT_SUM_MOST)
-        if products:
-            misfits += not all_within(load_doubles(sums.sum1 + c), -1, FLOAT_SUM_MOST)
-        elif grid.pixels > SHORT:
-            misfits += any_positive(widen(octet_at(like, sums.peak, c)[0]) - sum2 * OUTLIER)
-    for c in range(whole, grid.channels):
-        misfits += not fits(like, sums, c, grid.pixels, products)
-    return misfits == 0
-
-
-cdef inline bint keep_fitting(
-    const element *like, const Grid *grid, const Workspace *space, bint products
-) noexcept nogil:
-    """Put aside the sums of the channels that float32 held well; whether there are others."""
-    cdef Sums sums = sums_of(space, grid, 0)
-    cdef Py_ssize_t c
-    cdef bint misfits = False
-    if element is not double:
-        misfits = not all_sums_fit(like, &sums, grid, products)
-        if misfits:
-            for c in range(grid.channels):
-                space.kept[c] = (
-                    sums.sum1[c] if fits(like, &sums, c, grid.pixels, products) else NAN
-                )
-                space.kept[grid.channels + c] = sums.sum2[c]
-    return misfits
-
-
-cdef inline void restore_fitting(const Grid *grid, const Workspace *space) noexcept nogil:
-    """Another channel's extremes change nothing here, not even how the sums are rounded."""
-    cdef Sums sums = sums_of(space, grid, 0)
-    cdef Py_ssize_t c
-    for c in range(grid.channels):
-        if not isnan(space.kept[c]):
-            sums.sum1[c] = space.kept[c]
-            sums.sum2[c] = space.kept[grid.channels + c]
+    add_blocks(space, grid)
+    add_pixels_of_wide(space, grid)
 
 
 cdef void square_sums(
     const element *x, const Grid *grid, const Workspace *space, int threads
 ) noexcept nogil:
-    """The pilots, and the sums around them."""
+    """The pilots, and the sums around them; see moments_in_double."""
+    cdef Sums sums = sums_of(space, 0)
     cdef Py_ssize_t c
-    sample_pilots(x, grid, space)
-    sum_sample(<const element *>NULL, x, grid, space.pilot, False, space, threads)
-    if move_pilots(x, grid, space):
-        sum_sample(<const element *>NULL, x, grid, space.pilot, False, space, threads)
-    if keep_fitting(x, grid, space, False):
+    for c in range(grid.channels):
+        space.pilot[c] = load_one(x + c)
+    repeat_doubles(space.pilot, grid)
+    sum_sample(<const element *>NULL, x, grid, space.pilot, space, threads)
+    if element is double:
         for c in range(grid.channels):
-            if isnan(space.kept[c]):  # float32 may not hold its pilot either
-                put(x, space.pilot, c, load_one(x + c))
-        repeat(x, space.pilot, grid)
-        sum_sample(<const element *>NULL, x, grid, space.pilot, True, space, threads)
-        restore_fitting(grid, space)
-
-
-cdef void product_sums_of_sample(
-    const element *grad_output, const element *x, const Grid *grid, const Workspace *space,
-    int threads,
-) noexcept nogil:
-    """The sums around the centres, which are known."""
-    sum_sample(grad_output, x, grid, space.numbers.centre, False, space, threads)
-    if keep_fitting(x, grid, space, True):
-        sum_sample(grad_output, x, grid, space.numbers.centre, True, space, threads)
-        restore_fitting(grid, space)
+            space.pilot[c] += sums.sum1[c] / grid.pixels
+        repeat_doubles(space.pilot, grid)
+        sum_sample(<const element *>NULL, x, grid, space.pilot, space, threads)
 
 
 # ------------------------------------------------------------ the last passes
@@ -686,13 +462,13 @@ cdef inline void finish_sample(
     const element *like, const Grid *grid, Workspace *space, const Job *job, Py_ssize_t row
 ) noexcept nogil:
     """Mean and rstd of the channels of a sample, whose first row this is, from the sums."""
-    cdef Sums sums = sums_of(space, grid, 0)
+    cdef Sums sums = sums_of(space, 0)
     cdef double n = grid.pixels
     cdef doubles pilot, offset, sum1
     cdef Py_ssize_t c, k
     for k in range((grid.channels + GROUP - 1) // GROUP):
         c = k * GROUP
-        pilot = widen(octet_at(like, space.pilot, c)[0])
+        pilot = load_doubles(space.pilot + c)
         sum1 = load_doubles(sums.sum1 + c)
         offset = sum1 / n
         store_doubles(space.offset + c, offset)
@@ -717,7 +493,7 @@ cdef inline bint scales_of_sample(
             pilot = load_some(job.mean + row + c, grid.channels - c)
             offset = splat_doubles(0)
         else:
-            pilot = widen(octet_at(like, space.pilot, c)[0])
+            pilot = load_doubles(space.pilot + c)
             offset = load_doubles(space.offset + c)
         misfits += not set_scales(
             like, &space.numbers, c, pilot, offset,
@@ -757,7 +533,7 @@ cdef bint forward_sample(
             )
         else:
             for c in range(grid.channels):
-                pilot = job.mean[row + c] if given else get(x, space.pilot, c)
+                pilot = job.mean[row + c] if given else space.pilot[c]
                 offset = 0 if given else space.offset[c]
                 scales = scales_of(
                     x, pilot, offset, job.rstd[row + c], weight_of(job, c), bias_of(job, c)
@@ -800,13 +576,14 @@ cdef bint backward_sample(
     cdef Py_ssize_t c
     if not allocate(&space, grid):
         return False
-    sums = sums_of(&space, grid, 0)
+    sums = sums_of(&space, 0)
     for c in range(grid.channels):
-        put(x, space.numbers.centre, c, job.mean[row + c])
-    repeat(x, space.numbers.centre, grid)
-    product_sums_of_sample(grad_output, x, grid, &space, threads)
+        space.pilot[c] = job.mean[row + c]
+    repeat_doubles(space.pilot, grid)
+    sum_sample(grad_output, x, grid, space.pilot, &space, threads)
     for c in range(grid.channels):
-        finish_products(x, job, row + c, sums.sum1[c], sums.sum2[c])
+        job.sum_grad[row + c] = sums.sum1[c]
+        job.sum_product[row + c] = sums.sum2[c]
     if not job.through_statistics:
         for c in range(grid.channels):
             scale_gradient(

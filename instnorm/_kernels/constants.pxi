@@ -9,19 +9,15 @@ cdef enum:
     FLUSH = 16
     # Bundles whose mean is a block's pilot, spread over the block.
     PILOT_BUNDLES = 4
-    # Elements up to which eight rows are taken together, in the input's precision throughout.
+    # Elements up to which rows are taken eight at a time. Few elements do not average rounding
+    # errors out: their sums are in double.
     SHORT = 256
-    # Elements of a short row beyond which an outlier is looked for; see OUTLIER_SHORT.
-    OUTLIER_FROM = 64
     # Rows that are taken together: as many as a vec of doubles has places.
     GROUP = 8
 
-    # Pixels of channels-last memory that are added to the sums of a line of channels at once,
-    # and from which a line of the result is computed: more would not stay in registers.
-    TOGETHER = 4
-    # Pixels that are added up in the input's own precision before double takes over.
-    PIXEL_FLUSH = 16
-    PIXEL_FLUSH_FEW = 8
+    # Pixels of channels-last memory that are added to the sums of eight channels before these go
+    # back to memory.
+    TOGETHER = 8
     # Elements that several pixels have at most if they are taken for one wide pixel.
     WIDEST = 2048
     # Elements of a block in channels-last memory, about.
@@ -58,13 +54,9 @@ cdef double PILOT_MISSED_DOUBLE = 0.25
 # for each of n elements.
 cdef double FLOAT_SUM_LEAST = 1e-28
 cdef double FLOAT_SUM_MOST = 1e37
-# The part of a block's, or channel's, squares beyond which what one lane adds up between two
+# The part of a block's squares beyond which what one lane adds up between two
 # flushes has so much of them that its rounding errors are not averaged out by those of others.
-# (A channel of few pixels has few flushes, and is not asked.)
 cdef double OUTLIER = 0.25
-# The same of short rows, whose lanes are eight. Up to OUTLIER_FROM elements, a lane adds up too
-# few to lose anything.
-cdef double OUTLIER_SHORT = 0.5
 # A scale that float32 holds as well as its rest, which is 2^-24 of it, and the differences that
 # it multiplies.
 cdef double FLOAT_SCALE_LEAST = 1e-28

@@ -110,6 +110,9 @@ template <class E, class T, int N, bool F>
 INSTNORM_INLINE vec<T, N, F> tail(vec<T, N, F> value, ptrdiff_t n) {
     return masked(value, some_bits<T>::MOST - N + n);
 }
+INSTNORM_INLINE doubles tail(doubles value, ptrdiff_t n) {
+    return masked(value, some_bits<double>::MOST - 8 + n);
+}
 // The first n of the places of value, and 0 in those after.
 template <class E, class T, int N, bool F>
 INSTNORM_INLINE vec<T, N, F> head(vec<T, N, F> value, ptrdiff_t n) {
@@ -137,15 +140,12 @@ template <class E> INSTNORM_INLINE doubles fold(bundle<E> value) {
 template <class E> INSTNORM_INLINE octet<E> fold_largest(bundle<E> value) {
     return largest_by_halves<8>(value);
 }
-// The total of each of eight rows.
-template <class E> INSTNORM_INLINE octet<E> totals(const octet<E> *rows) {
-    return transposed<compute<E>, 8>::sums(rows);
-}
-// The same, added in double.
-template <class E> INSTNORM_INLINE doubles totals_in_double(const octet<E> *rows) {
+// The total of each of eight rows; of numbers of any type, added in double.
+INSTNORM_INLINE doubles totals(const doubles *rows) { return transposed<double, 8>::sums(rows); }
+template <class E> INSTNORM_INLINE doubles totals_of_octets(const octet<E> *rows) {
     doubles wide[8];
     for (int i = 0; i < 8; i++) { wide[i] = widened<8>(rows[i]); }
-    return transposed<double, 8>::sums(wide);
+    return totals(wide);
 }
 template <class E> INSTNORM_INLINE doubles widen(octet<E> value) { return widened<8>(value); }
 template <class E> INSTNORM_INLINE octet<E> narrow(const E *, doubles value) {

@@ -66,6 +66,7 @@ cdef extern from "_kernels/memory.hpp" namespace "instnorm" nogil:
     bundle[E] fma[E](bundle[E] a, bundle[E] b, bundle[E] c) noexcept
     octet[E] maximum[E](octet[E] a, octet[E] b) noexcept
     line[E] head[E](line[E] value, Py_ssize_t n) noexcept
+    doubles tail(doubles value, Py_ssize_t n) noexcept
     octet[E] tail[E](octet[E] value, Py_ssize_t n) noexcept
     line[E] tail[E](line[E] value, Py_ssize_t n) noexcept
     bundle[E] tail[E](bundle[E] value, Py_ssize_t n) noexcept
@@ -74,8 +75,8 @@ cdef extern from "_kernels/memory.hpp" namespace "instnorm" nogil:
     double largest[E](octet[E] value) noexcept
     doubles fold[E](bundle[E] value) noexcept
     octet[E] fold_largest[E](bundle[E] value) noexcept
-    octet[E] totals[E](const octet[E] *rows) noexcept
-    doubles totals_in_double[E](const octet[E] *rows) noexcept
+    doubles totals(const doubles *rows) noexcept
+    doubles totals_of_octets[E](const octet[E] *rows) noexcept
     doubles widen[E](octet[E] value) noexcept
     octet[E] narrow[E](const E *like, doubles value) noexcept
     double rounded[E](const E *like, double value) noexcept

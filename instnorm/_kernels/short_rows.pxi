@@ -43,147 +43,62 @@ cdef inline void prefetch_group(const element *x, const Group *group) noexcept n
 
 # ---------------------------------------------------------------- statistics
 
-cdef inline void sum_four(
-    const element **row,    # IN  four rows of n elements
-    Py_ssize_t n,
-    octet[element] centre0, octet[element] centre1, octet[element] centre2,
-    octet[element] centre3,
-    octet[element] *sum1,   # OUT of (x - centre), of four rows
-) noexcept nogil:
-    cdef octet[element] zero = splat_octet(row[0], 0)
-    cdef octet[element] a = zero, b = zero, c = zero, d = zero
-    cdef Py_ssize_t i, whole = n - n % 8
-    for i in range(0, whole, 8):
-        a = a + (load_octet(row[0] + i) - centre0)
-        b = b + (load_octet(row[1] + i) - centre1)
-        c = c + (load_octet(row[2] + i) - centre2)
-        d = d + (load_octet(row[3] + i) - centre3)
-    if whole < n:
-        a = a + tail(load_octet(row[0] + n - 8) - centre0, n - whole)
-        b = b + tail(load_octet(row[1] + n - 8) - centre1, n - whole)
-        c = c + tail(load_octet(row[2] + n - 8) - centre2, n - whole)
-        d = d + tail(load_octet(row[3] + n - 8) - centre3, n - whole)
-    sum1[0] = a
-    sum1[1] = b
-    sum1[2] = c
-    sum1[3] = d
-
-
-cdef inline void add_square(
-    octet[element] d, octet[element] *sum1, octet[element] *sum2
-) noexcept nogil:
+cdef inline void add_square(doubles d, doubles *sum1, doubles *sum2) noexcept nogil:
     sum1[0] = sum1[0] + d
     sum2[0] = fma(d, d, sum2[0])
 
 
-cdef inline void square_four(
-    const element **row,    # IN  four rows of n elements
+cdef inline void square_two(
+    const element **row,    # IN  two rows of n elements
     Py_ssize_t n,
-    const octet[element] *pilots,   # IN  of a group
-    int first,              # the place of the first of the four there
-    octet[element] *sum1,   # OUT of (x - pilot), of four rows
-    octet[element] *sum2,   # OUT of (x - pilot)^2
+    const double *pilot,    # IN  of two rows
+    doubles *sum1,          # OUT of (x - pilot), of two rows
+    doubles *sum2,          # OUT of (x - pilot)^2
 ) noexcept nogil:
-    cdef octet[element] zero = splat_octet(row[0], 0)
-    cdef octet[element] a1 = zero, b1 = zero, c1 = zero, d1 = zero
-    cdef octet[element] a2 = zero, b2 = zero, c2 = zero, d2 = zero
-    cdef octet[element] pilot0 = splat_number(row[0], pilots, first)
-    cdef octet[element] pilot1 = splat_number(row[0], pilots, first + 1)
-    cdef octet[element] pilot2 = splat_number(row[0], pilots, first + 2)
-    cdef octet[element] pilot3 = splat_number(row[0], pilots, first + 3)
+    """Two rows at once: their sums are as many as registers hold."""
+    cdef const element *a = row[0]
+    cdef const element *b = row[1]
+    cdef doubles a1 = splat_doubles(0), b1 = a1, a2 = a1, b2 = a1
+    cdef doubles pilot_a = splat_doubles(pilot[0]), pilot_b = splat_doubles(pilot[1])
     cdef Py_ssize_t i, whole = n - n % 8
     for i in range(0, whole, 8):
-        add_square(load_octet(row[0] + i) - pilot0, &a1, &a2)
-        add_square(load_octet(row[1] + i) - pilot1, &b1, &b2)
-        add_square(load_octet(row[2] + i) - pilot2, &c1, &c2)
-        add_square(load_octet(row[3] + i) - pilot3, &d1, &d2)
+        add_square(load_as_doubles(a + i) - pilot_a, &a1, &a2)
+        add_square(load_as_doubles(b + i) - pilot_b, &b1, &b2)
     if whole < n:
-        add_square(tail(load_octet(row[0] + n - 8) - pilot0, n - whole), &a1, &a2)
-        add_square(tail(load_octet(row[1] + n - 8) - pilot1, n - whole), &b1, &b2)
-        add_square(tail(load_octet(row[2] + n - 8) - pilot2, n - whole), &c1, &c2)
-        add_square(tail(load_octet(row[3] + n - 8) - pilot3, n - whole), &d1, &d2)
+        add_square(tail(load_as_doubles(a + n - 8) - pilot_a, n - whole), &a1, &a2)
+        add_square(tail(load_as_doubles(b + n - 8) - pilot_b, n - whole), &b1, &b2)
     sum1[0] = a1
     sum1[1] = b1
-    sum1[2] = c1
-    sum1[3] = d1
     sum2[0] = a2
     sum2[1] = b2
-    sum2[2] = c2
-    sum2[3] = d2
-
-
-cdef inline octet[element] pilots_of_rows(const element **row, Py_ssize_t n) noexcept nogil:
-    """Each row's mean, about; its value where it is constant."""
-    cdef octet[element] part[GROUP]
-    cdef element first[GROUP]
-    cdef Py_ssize_t i
-    for i in range(GROUP):
-        first[i] = row[i][0]
-    for i in range(0, GROUP, 4):
-        sum_four(
-            row + i, n, splat_octet(row[0], load_one(row[i])),
-            splat_octet(row[0], load_one(row[i + 1])), splat_octet(row[0], load_one(row[i + 2])),
-            splat_octet(row[0], load_one(row[i + 3])), part + i,
-        )
-    return load_octet(<const element *>first) + totals(<const octet[element] *>part) * splat_octet(
-        row[0], 1 / <double>n
-    )
-
-
-cdef inline bint has_outlier(
-    const element *like, const octet[element] *squares, doubles sum2
-) noexcept nogil:
-    """Whether one lane of some row of a group has most of its row's squares."""
-    cdef octet[element] peak = splat_octet(like, 0), share_of_lanes
-    cdef octet[element] limit[1]
-    cdef Py_ssize_t i
-    limit[0] = narrow(like, splat_doubles(1) / (sum2 * OUTLIER_SHORT))
-    for i in range(GROUP):
-        share_of_lanes = squares[i] * splat_number(like, limit, <int>i)
-        peak = maximum(peak, share_of_lanes)
-    return not largest(peak) < 1
 
 
 cdef inline void statistics_of_group(
     const element **row, const Group *group, const Job *job,
-    double *pilot,          # OUT GROUP: as float32 holds them, if elements are not float64
+    double *pilot,          # OUT GROUP
     double *offset,         # OUT GROUP: mean = pilot + offset
 ) noexcept nogil:
-    """Writes mean and rstd as well."""
-    cdef octet[element] pilots[1]
-    cdef octet[element] part1[GROUP]
-    cdef octet[element] part2[GROUP]
-    cdef double sum1[GROUP]
-    cdef double sum2[GROUP]
-    cdef double one_nth = 1 / <double>group.length
-    cdef doubles totals1, totals2, offsets
+    """As moments_in_double, of each row. Writes mean and rstd as well."""
+    cdef doubles part1[GROUP]
+    cdef doubles part2[GROUP]
+    cdef doubles sum1, sum2, offsets
     cdef Py_ssize_t i, n = group.length
-    pilots[0] = pilots_of_rows(row, n)
-    for i in range(0, GROUP, 4):
-        square_four(row + i, n, pilots, <int>i, part1 + i, part2 + i)
-    store_doubles(pilot, widen(pilots[0]))
-    totals1 = totals_in_double(<const octet[element] *>part1)
-    totals2 = totals_in_double(<const octet[element] *>part2)
-    if element is not double:
-        if not all_within(totals2, FLOAT_SUM_LEAST * n, FLOAT_SUM_MOST) or (
-            n > OUTLIER_FROM and has_outlier(row[0], <const octet[element] *>part2, totals2)
-        ):
-            store_doubles(sum1, totals1)
-            store_doubles(sum2, totals2)
-            for i in range(GROUP):
-                if not square_sum_fits(sum2[i], n) or (
-                    n > OUTLIER_FROM and largest(part2[i]) > OUTLIER_SHORT * sum2[i]
-                ):
-                    pilot[i] = load_one(row[i])
-                    sums_in_double(row[i], n, pilot[i], &sum1[i], &sum2[i])
-            totals1 = load_doubles(sum1)
-            totals2 = load_doubles(sum2)
-    offsets = totals1 / <double>n
+    for i in range(GROUP):
+        pilot[i] = load_one(row[i])
+    for i in range(0, GROUP, 2):
+        square_two(row + i, n, pilot + i, part1 + i, part2 + i)
+    if element is double:
+        store_doubles(pilot, load_doubles(pilot) + totals(<const doubles *>part1) / <double>n)
+        for i in range(0, GROUP, 2):
+            square_two(row + i, n, pilot + i, part1 + i, part2 + i)
+    sum1 = totals(<const doubles *>part1)
+    sum2 = totals(<const doubles *>part2)
+    offsets = sum1 / <double>n
     store_doubles(offset, offsets)
     store_some(job.mean + group.row, load_doubles(pilot) + offsets, group.count)
     store_some(
-        job.rstd + group.row, inverse_std(variance(totals1, totals2, offsets, one_nth), job.eps),
-        group.count,
+        job.rstd + group.row,
+        inverse_std(variance(sum1, sum2, offsets, 1 / <double>n), job.eps), group.count,
     )
 
 
@@ -391,8 +306,8 @@ cdef inline void product_sums_of_group(
     centres[0] = narrow(row[0], mean)
     for i in range(0, GROUP, 4):
         multiply_four(grad + i, row + i, n, centres, <int>i, part1 + i, part2 + i)
-    totals1 = totals_in_double(<const octet[element] *>part1)
-    totals2 = totals_in_double(<const octet[element] *>part2)
+    totals1 = totals_of_octets(<const octet[element] *>part1)
+    totals2 = totals_of_octets(<const octet[element] *>part2)
     if element is not double:
         if not all_within(totals2, FLOAT_SUM_LEAST * n, FLOAT_SUM_MOST):
             store_doubles(sum1, totals1)
