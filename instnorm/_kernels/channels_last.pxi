@@ -153,7 +153,7 @@ cdef inline void add_pixels(
     const double *pilot,    # IN  n
     const Sums *sums,       # INOUT adds (x - pilot) to sum1, (x - pilot)^2 to sum2
 ) noexcept nogil:
-    cdef Py_ssize_t c, p, whole = n - n % 8
+    cdef Py_ssize_t c, p, whole = n - n % 8, ahead = 2 * pixels * stride
     cdef doubles d, sum1, sum2, old, centre
     cdef double one
     for c in range(0, whole, 8):
@@ -165,6 +165,7 @@ cdef inline void add_pixels(
         centre = load_doubles(pilot + c)
         for p in range(pixels):
             d = load_as_doubles(x + p * stride + c) - centre
+            instnorm_prefetch(x + p * stride + c + ahead)
             sum1 = sum1 + d
             sum2 = fma(d, d, sum2)
         store_doubles(sums.sum1 + c, sum1)
@@ -188,7 +189,7 @@ cdef inline void add_product_pixels(
     const Sums *sums,       # INOUT adds grad_output to sum1, grad_output * (x - centre) to sum2
 ) noexcept nogil:
     """As add_pixels."""
-    cdef Py_ssize_t c, p, at, whole = n - n % 8
+    cdef Py_ssize_t c, p, at, whole = n - n % 8, ahead = 2 * pixels * stride
     cdef doubles g, sum1, sum2, centre
     for c in range(0, whole, 8):
         sum1 = load_doubles(sums.sum1 + c)
@@ -197,6 +198,8 @@ cdef inline void add_product_pixels(
         for p in range(pixels):
             at = p * stride + c
             g = load_as_doubles(grad_output + at)
+            instnorm_prefetch(grad_output + at + ahead)
+            instnorm_prefetch(x + at + ahead)
             sum1 = sum1 + g
             sum2 = fma(g, load_as_doubles(x + at) - centre, sum2)
         store_doubles(sums.sum1 + c, sum1)
@@ -405,6 +408,8 @@ cdef inline void differentiate_pixel(
             )
             store_part(grad_input + c, out, n - c)
         else:
+            instnorm_prefetch(grad_output + c + AHEAD)
+            instnorm_prefetch(x + c + AHEAD)
             out = gradient_line(
                 load_line(grad_output + c), load_line(x + c),
                 grad_mean, grad_scale, centre, x_scale, shift,

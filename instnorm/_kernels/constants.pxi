@@ -17,7 +17,10 @@ cdef enum:
 
     # Pixels of channels-last memory that are added to the sums of eight channels before these go
     # back to memory.
-    TOGETHER = 8
+    TOGETHER = 4
+    # Elements ahead that are fetched where two arrays are read and one is written: the hardware
+    # follows each of them too late.
+    AHEAD = 512
     # Elements that several pixels have at most if they are taken for one wide pixel.
     WIDEST = 2048
     # Elements of a block in channels-last memory, about.
