@@ -19,7 +19,7 @@ FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=o
 # GCC would unroll the short loops over accumulators before it could vectorize them.
 GCC_FLAGS = ["--param=max-completely-peel-times=4", "-fno-loop-unroll-and-jam"]
 
-# The same source once more for wider registers; `simd.py` chooses when it is imported.
+# The same source once more for wider registers; `_runtime/simd.py` chooses when it is imported.
 X86_LEVELS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": [
@@ -27,6 +27,9 @@ X86_LEVELS = {
         "-mprefer-vector-width=512",
     ],
 }
+
+# What the sources include.
+HEADERS = [name for end in ("pxi", "h") for name in glob(f"instnorm/**/*.{end}", recursive=True)]
 
 EMPTY_PROGRAM = "int main(void) { return 0; }\n"
 OPENMP_PROGRAM = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
@@ -73,7 +76,7 @@ def extension(name: str, source: str, flags: list[str]) -> Extension:
         ],
         extra_compile_args=FLAGS + flags,
         extra_link_args=openmp,
-        depends=["instnorm/_core.pyx", *glob("instnorm/kernels/*.pxi")],
+        depends=HEADERS,
     )
 
 
@@ -95,7 +98,8 @@ setup(
         *cythonize(
             [
                 extension("_core", "instnorm/_core.pyx", flags),
-                extension("_memory", "instnorm/_memory.pyx", []),
+                extension("_runtime._cpu", "instnorm/_runtime/_cpu.pyx", []),
+                extension("_runtime._memory", "instnorm/_runtime/_memory.pyx", []),
             ]
         ),
         *(extension(f"_core_{n}", wrapper_for(n), flags + f) for n, f in levels().items()),

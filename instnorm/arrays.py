@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.exceptions import AxisError
 
-from instnorm import layouts, memory
-from instnorm.layouts import Walk
-from instnorm.simd import kernels
+from instnorm import _layouts as layouts
+from instnorm._layouts import Walk
+from instnorm._runtime import memory
+from instnorm._runtime.simd import kernels
 
 __all__ = ["instance_norm", "instance_norm_backward"]
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
-from instnorm.memory import SMALLEST_RECYCLED, recycled_memory
+from instnorm._runtime.memory import SMALLEST_RECYCLED, recycled_memory
 
 if TYPE_CHECKING:
     from instnorm.tensor import Tensor

@@ -1,7 +1,7 @@
 """Tensor: an ndarray that can remember how it was computed, to be differentiated.
 
 The class holds the array, the gradient and the link into the graph. Its arithmetic
-is in `primitives`, the graph in `autograd`.
+is in `_primitives`, the graph in `autograd`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from instnorm import _primitives as ops
 from instnorm import autograd
-from instnorm import primitives as ops
 
 if TYPE_CHECKING:
     from typing import Self

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize, prune
 
 import instnorm
 from instnorm.bridge import torch as bridge
-from instnorm.bridge.torch import kernels, operators
+from instnorm.bridge.torch import arrays, operators
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 SHAPES = [(2, 3, 7), (2, 3, 4, 5), (1, 3, 4, 5), (2, 1, 4, 5), (2, 3, 2, 3, 4), (1, 2, 1, 1, 5)]
@@ -83,8 +83,8 @@ def calls(monkeypatch):
         return function(*args)
 
     for name in ("forward", "backward"):
-        function = getattr(kernels, name)
-        monkeypatch.setattr(kernels, name, functools.partial(recorded, name, function))
+        function = getattr(arrays, name)
+        monkeypatch.setattr(arrays, name, functools.partial(recorded, name, function))
     return seen
 
 
@@ -142,10 +142,10 @@ def test_channels_last_of_one_channel_stays_what_pytorch_calls_it():
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_tensors_become_arrays_on_the_same_memory(dtype, layout):
     x = in_layout(torch.zeros(2, 3, 4, 5, dtype=dtype), layout).requires_grad_()
-    array = kernels.as_array(x)
+    array = arrays.as_array(x)
     assert array.ctypes.data == x.data_ptr()
     assert array.shape == x.shape
-    back = kernels.as_tensor(array)
+    back = arrays.as_tensor(array)
     assert back.dtype == dtype
     assert back.data_ptr() == x.data_ptr()
 

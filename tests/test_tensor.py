@@ -11,7 +11,7 @@ import torch
 
 import instnorm
 from instnorm import Tensor, no_grad, tensor
-from instnorm import primitives as ops
+from instnorm import _primitives as ops
 from instnorm.testing import gradcheck, gradgradcheck
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

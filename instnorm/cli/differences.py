@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 
-from instnorm.differences import render
+from instnorm.migrate.differences import render
 
 __all__ = ["add_arguments", "run"]
 

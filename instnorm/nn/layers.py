@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from instnorm import functional as F
-from instnorm import windows
+from instnorm.functional import windows
 from instnorm.nn import init
 from instnorm.nn.module import Module, Parameter
 from instnorm.tensor import Tensor

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instnorm.bridge.torch import kernels
+from instnorm.bridge.torch import arrays
 
 
 def instance_norm(
@@ -17,9 +17,9 @@ def instance_norm(
     mean: Tensor | None,
     var: Tensor | None,
     eps: float,
-) -> tuple[Tensor, kernels.Array, kernels.Array]:
-    """Return what `kernels.forward` does, the tensor as a node of the graph."""
-    output, used_mean, used_rstd = kernels.forward(input, weight, bias, mean, var, eps)
+) -> tuple[Tensor, arrays.Array, arrays.Array]:
+    """Return what `arrays.forward` does, the tensor as a node of the graph."""
+    output, used_mean, used_rstd = arrays.forward(input, weight, bias, mean, var, eps)
     if torch.is_grad_enabled() and (
         input.requires_grad
         or (weight is not None and weight.requires_grad)
@@ -39,7 +39,7 @@ class InstanceNorm(torch.autograd.Function):
         input: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        result: tuple[Tensor, tuple[kernels.Array, kernels.Array, bool], float],
+        result: tuple[Tensor, tuple[arrays.Array, arrays.Array, bool], float],
     ) -> Tensor:
         """Keep what the backward pass needs; the output is in a tuple, so as to be no input."""
         ctx.save_for_backward(input, weight)
@@ -53,7 +53,7 @@ class InstanceNorm(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True
             gradients = InstanceNormBackward.apply(grad_output, input, weight, *ctx.stats, ctx.eps)
         else:
-            gradients = kernels.backward(grad_output, input, weight, *ctx.stats)
+            gradients = arrays.backward(grad_output, input, weight, *ctx.stats)
         grad_input, grad_weight, grad_bias = gradients
         if not ctx.needs_input_grad[2]:
             grad_bias = None
@@ -69,8 +69,8 @@ class InstanceNormBackward(torch.autograd.Function):
         grad_output: Tensor,
         input: Tensor,
         weight: Tensor | None,
-        mean: kernels.Array,
-        rstd: kernels.Array,
+        mean: arrays.Array,
+        rstd: arrays.Array,
         use_input_stats: bool,
         eps: float,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -78,7 +78,7 @@ class InstanceNormBackward(torch.autograd.Function):
         ctx.save_for_backward(grad_output, input, weight)
         ctx.stats = mean, rstd, use_input_stats
         ctx.eps = eps
-        return kernels.backward(grad_output, input, weight, *ctx.stats)
+        return arrays.backward(grad_output, input, weight, *ctx.stats)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -116,12 +116,12 @@ def gradients(
     grad_output: Tensor,
     input: Tensor,
     weight: Tensor | None,
-    mean: kernels.Array,
-    rstd: kernels.Array,
+    mean: arrays.Array,
+    rstd: arrays.Array,
     use_input_stats: bool,
     eps: float,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return what `kernels.backward` does, by PyTorch's differentiable operations."""
+    """Return what `arrays.backward` does, by PyTorch's differentiable operations."""
     dtype = torch.float64 if input.dtype is torch.float64 else torch.float32
     rows = (*input.shape[:2], *[1] * (input.dim() - 2))
     spatial = tuple(range(2, input.dim()))

@@ -14,7 +14,7 @@ from torch._C import (
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-from instnorm.bridge.torch import eager, kernels, operators
+from instnorm.bridge.torch import arrays, eager, operators
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -114,7 +114,7 @@ def _by_kernels(
             _update(running_mean, running_var, batch_mean, batch_rstd, momentum, eps, input)
         return output
     output, *stats = eager.instance_norm(input, weight, bias, mean, var, eps)
-    if updates and not kernels.update_running(
+    if updates and not arrays.update_running(
         running_mean, running_var, stats, momentum, eps, input
     ):
         batch_mean, batch_rstd = map(torch.from_numpy, stats)
@@ -131,7 +131,7 @@ def _update(
     eps: float,
     input: Tensor,
 ) -> None:
-    """As `kernels.update_running`, by PyTorch's operations."""
+    """As `arrays.update_running`, by PyTorch's operations."""
     length = math.prod(input.shape[2:])
     mean, rstd = mean.detach(), rstd.detach()
     var = rstd.pow(-2).sub_(eps).clamp_(min=0)
@@ -157,7 +157,7 @@ def _for_kernels(
             return False
     elif _is_being_transformed():
         return False
-    if input.dtype not in kernels.DTYPES or input.dim() < 3:
+    if input.dtype not in arrays.DTYPES or input.dim() < 3:
         return False
     if running_mean is None or running_var is None:
         if running_mean is not running_var or not use_input_stats:

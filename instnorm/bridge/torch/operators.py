@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instnorm.bridge.torch import kernels
+from instnorm.bridge.torch import arrays
 
 
 def _forward(
@@ -21,7 +21,7 @@ def _forward(
     var: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    output, *stats = kernels.forward(input, weight, bias, mean, var, eps)
+    output, *stats = arrays.forward(input, weight, bias, mean, var, eps)
     used_mean, used_rstd = map(torch.from_numpy, stats)
     return output, used_mean, used_rstd
 
@@ -46,7 +46,7 @@ def _backward(
     rstd: Tensor,
     use_input_stats: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grad_input, grad_weight, grad_bias = kernels.backward(
+    grad_input, grad_weight, grad_bias = arrays.backward(
         grad_output, input, weight, mean.numpy(), rstd.numpy(), use_input_stats
     )
     # An operator has tensors to return, wanted or not.

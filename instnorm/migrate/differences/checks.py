@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from instnorm import convert
+from instnorm.migrate.layers import layer as converted_layer
 
 __all__ = ["Check"]
 
@@ -305,7 +305,7 @@ def momentum_is_the_share_of_the_new(f: Any) -> bool:
 def conversion_turns_momentum(f: Any) -> bool:
     """Whether moving a layer to the other flavour makes 0.75 of a momentum of 0.25."""
     layer = f.layer(momentum=0.25)
-    others = [convert.layer(layer, to=to) for to in ("mindspore", "pytorch")]
+    others = [converted_layer(layer, to=to) for to in ("mindspore", "pytorch")]
     return sorted(float(other.momentum) for other in others) == [0.25, 0.75]
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from instnorm import memory
+from instnorm._runtime import memory
 
 __all__ = ["Walk", "dense", "walk_of"]
 

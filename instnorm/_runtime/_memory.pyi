@@ -1,6 +1,7 @@
 """Types of the compiled memory cache; `_memory.pyx` documents it."""
 
 SMALLEST_BLOCK: int
+__test__: dict[str, str]  # Cython's, of docstrings with doctests
 
 def enter() -> object: ...
 def leave(before: object) -> None: ...

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from instnorm.cli.files import write_whole
-from instnorm.cli.task import Array, Learner
+from instnorm.demo.task import Array, Learner
 
-__all__ = ["before_and_after", "curves", "predictions", "write"]
+__all__ = ["as_png", "before_and_after", "curves", "predictions"]
 
 DPI = 150
 
@@ -30,12 +28,12 @@ HEADING = 1.3  # width of a row heading, in images
 RIGHT = "#404040"
 
 
-def write(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG, or leave the file as it was."""
+def as_png(figure: Figure) -> bytes:
+    """Make the content of a PNG file."""
     png = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(png, format="png", dpi=DPI)
-    write_whole(path, png.getvalue())
+    return png.getvalue()
 
 
 def curves(

@@ -14,7 +14,7 @@ import numpy as np
 
 from instnorm import functional as F
 from instnorm import nn, no_grad
-from instnorm.cli.task import Array, Defaults, Learner, Task
+from instnorm.demo.task import Array, Defaults, Learner, Task
 from instnorm.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Digits(Task):
 
     def pictures(self, learners: list[Learner]) -> Mapping[str, Figure]:
         """Draw the curves, and one test image of each class with the predictions."""
-        from instnorm.cli import pictures
+        from instnorm.demo import pictures
 
         first = [int(np.argmax(self.test_labels == label)) for label in range(CLASSES)]
         sets = {"plain": self.test_images[first], "shifted": self.shifted_images[first]}

@@ -9,11 +9,12 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from instnorm import _memory
+from instnorm._runtime import _memory
 
 __all__ = ["empty_cache", "get_cache_limit", "set_cache_limit"]
 
@@ -81,13 +82,13 @@ def recycled_memory() -> Iterator[None]:
 
 def empty_like(
     array: npt.NDArray[np.generic], dtype: npt.DTypeLike | None = None
-) -> npt.NDArray[np.generic]:
+) -> npt.NDArray[Any]:
     """Return an uninitialized array of the same shape and memory layout."""
     with recycled_memory():
         return np.empty_like(array, dtype, order="K", subok=False)
 
 
-def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Return an uninitialized array in C order."""
     if math.prod(shape) * np.dtype(dtype).itemsize < SMALLEST_RECYCLED:
         return np.empty(shape, dtype)

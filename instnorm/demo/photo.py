@@ -12,7 +12,7 @@ import numpy as np
 
 from instnorm import functional as F
 from instnorm import instance_norm, nn, no_grad
-from instnorm.cli.task import Array, Defaults, Learner, Task
+from instnorm.demo.task import Array, Defaults, Learner, Task
 from instnorm.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Photo(Task):
 
     def pictures(self, learners: list[Learner]) -> Mapping[str, Figure]:
         """Draw the curves, and test images before and after."""
-        from instnorm.cli import pictures
+        from instnorm.demo import pictures
 
         shown = slice(len(self.test_inputs) // TEST_COPIES)
         inputs, targets = self.test_inputs[shown], self.test_targets[shown]

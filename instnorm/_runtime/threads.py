@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 
-from instnorm.simd import kernels
+from instnorm._runtime.simd import kernels
 
 __all__ = ["get_num_threads", "set_num_threads"]
 

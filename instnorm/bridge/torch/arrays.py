@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 import instnorm
-from instnorm import simd
+from instnorm._runtime.simd import kernels
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -78,12 +78,18 @@ def update_running(
 
     False: nothing was done, because they are in half precision or not contiguous.
     """
-    running = running_mean, running_var
-    done: bool = simd.kernels.update_running(
-        *map(as_array, running), *stats, momentum, eps, input.shape[2:].numel()
+    mean, rstd = stats
+    done = kernels.update_running(
+        as_array(running_mean),
+        as_array(running_var),
+        mean,
+        rstd,
+        momentum,
+        eps,
+        input.shape[2:].numel(),
     )
     if done:
-        increment_version(running)
+        increment_version((running_mean, running_var))
     return done
 
 

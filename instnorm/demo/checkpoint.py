@@ -18,16 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from instnorm import nn
-from instnorm.cli.errors import CommandError
-from instnorm.cli.files import write_whole
-from instnorm.cli.task import Learner
+from instnorm.demo.task import Learner
 
-__all__ = ["Checkpoint", "Settings", "read", "restore", "write", "write_weights"]
+__all__ = ["Checkpoint", "CheckpointError", "Settings", "dumps", "dumps_weights", "read", "restore"]
 
 # One key: safetensors writes several in no fixed order.
 METADATA_KEY = "instnorm.train"
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+
+
+class CheckpointError(ValueError):
+    """A file that training cannot resume from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +66,13 @@ class Checkpoint:
     epochs: int
     tensors: Arrays
 
-    def error(self, problem: str) -> CommandError:
+    def error(self, problem: str) -> CheckpointError:
         """Make the error that says why training cannot resume from this file."""
         return _error(self.path, problem)
 
 
-def write(path: Path, settings: Settings, epochs: int, learners: list[Learner]) -> None:
-    """Write a checkpoint, or leave the file as it was."""
+def dumps(settings: Settings, epochs: int, learners: list[Learner]) -> bytes:
+    """Make the content of a checkpoint."""
     tensors: dict[str, npt.NDArray[Any]] = {}
     for learner in learners:
         tensors |= _named(learner, "net", learner.net.state_dict())
@@ -79,19 +81,20 @@ def write(path: Path, settings: Settings, epochs: int, learners: list[Learner]) 
             learner, "history", {name: np.array(h) for name, h in learner.history.items()}
         )
     state = {"epochs": epochs, "settings": dataclasses.asdict(settings)}
-    _write(path, tensors, {METADATA_KEY: json.dumps(state, sort_keys=True)})
+    return _serialized(tensors, {METADATA_KEY: json.dumps(state, sort_keys=True)})
 
 
-def write_weights(path: Path, net: nn.Module) -> None:
-    """Write the net's state dict alone, or leave the file as it was."""
-    _write(path, net.state_dict(), None)
+def dumps_weights(net: nn.Module) -> bytes:
+    """Make the content of a file that holds the net's state dict alone."""
+    return _serialized(net.state_dict(), None)
 
 
-def _write(path: Path, tensors: Arrays, metadata: dict[str, str] | None) -> None:
+def _serialized(tensors: Arrays, metadata: dict[str, str] | None) -> bytes:
     from safetensors.numpy import save
 
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    write_whole(path, save(contiguous, metadata))
+    content: bytes = save(contiguous, metadata)
+    return content
 
 
 def _named(learner: Learner, kind: str, arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
@@ -112,11 +115,11 @@ def _momentum_buffers(learner: Learner) -> Arrays:
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a file that `write` has written.
+    """Read a file that holds what `dumps` has made.
 
     Raises
     ------
-    CommandError
+    CheckpointError
         If there is no such file, or it is something else.
     """
     from safetensors import SafetensorError, safe_open
@@ -151,10 +154,9 @@ def _parsed(text: str) -> tuple[Settings, int]:
     return settings, epochs
 
 
-def _error(path: Path, problem: str) -> CommandError:
-    return CommandError(
-        f"argument --resume: {str(path)!r}: {problem}; expected a checkpoint that "
-        "instnorm train has written"
+def _error(path: Path, problem: str) -> CheckpointError:
+    return CheckpointError(
+        f"{str(path)!r}: {problem}; expected a checkpoint that instnorm train has written"
     )
 
 
@@ -163,7 +165,7 @@ def restore(checkpoint: Checkpoint, learners: list[Learner]) -> None:
 
     Raises
     ------
-    CommandError
+    CheckpointError
         If the tensors are not those of the learners' nets.
     """
     expected = {

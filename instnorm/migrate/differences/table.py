@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from instnorm.differences import checks as c
-from instnorm.differences.checks import Check
+from instnorm.migrate.differences import checks as c
+from instnorm.migrate.differences.checks import Check
 
 __all__ = ["SECTIONS", "Cell", "Row", "Section"]
 

@@ -1,0 +1,44 @@
+"""Stateless operations on Tensors, under the names of torch.nn.functional.
+
+Every function takes Tensors or ndarrays and returns a Tensor. Images are
+(N, C, H, W).
+"""
+
+from instnorm.functional._inputs import Input, as_tensor
+from instnorm.functional.activation import (
+    leaky_relu,
+    log_softmax,
+    relu,
+    sigmoid,
+    softmax,
+    tanh,
+)
+from instnorm.functional.conv import conv2d, linear
+from instnorm.functional.loss import Reduction, cross_entropy, l1_loss, mse_loss, nll_loss
+from instnorm.functional.norm import ArgumentError, instance_norm
+from instnorm.functional.pool import avg_pool2d, max_pool2d
+from instnorm.functional.vision import interpolate, pad
+
+__all__ = [
+    "ArgumentError",
+    "Input",
+    "Reduction",
+    "as_tensor",
+    "avg_pool2d",
+    "conv2d",
+    "cross_entropy",
+    "instance_norm",
+    "interpolate",
+    "l1_loss",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "max_pool2d",
+    "mse_loss",
+    "nll_loss",
+    "pad",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "tanh",
+]

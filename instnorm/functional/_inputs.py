@@ -1,0 +1,23 @@
+"""What every function takes: Tensors, and whatever NumPy makes an array of numbers of."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
+
+from instnorm.tensor import Tensor
+
+__all__ = ["Array", "Input", "as_tensor"]
+
+Array: TypeAlias = npt.NDArray[Any]
+Input: TypeAlias = Tensor | Array
+
+
+def as_tensor(value: Any, name: str) -> Tensor:
+    """Return a Tensor as it is, and wrap what NumPy takes for an array of numbers."""
+    if isinstance(value, Tensor):
+        return value
+    if value is None:
+        raise TypeError(f"{name} must be a Tensor or array, got None")
+    return Tensor(value)
