@@ -28,6 +28,13 @@ _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
+class ArgumentError(ValueError, RuntimeError):
+    """A parameter or statistic is missing, or does not fit the input.
+
+    It is a RuntimeError because PyTorch's is.
+    """
+
+
 @overload
 def instance_norm(
     x: npt.ArrayLike,
@@ -251,6 +258,38 @@ def instance_norm_backward(
         )
         if small is not None:
             return small
+    parameter_dtype = layouts.array_of(x if weight is None else weight).dtype
+    grad_input, *of_parameters = gradients(
+        grad_output,
+        x,
+        weight,
+        mean=mean,
+        rstd=rstd,
+        use_input_stats=use_input_stats,
+        channel_axis=channel_axis,
+        out=out,
+    )
+    # What is beyond the parameters' range is infinite, without a warning.
+    with np.errstate(over="ignore"):
+        grad_weight, grad_bias = (g.astype(parameter_dtype, copy=False) for g in of_parameters)
+    return grad_input, grad_weight, grad_bias
+
+
+def gradients(
+    grad_output: npt.ArrayLike,
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None,
+    *,
+    mean: npt.ArrayLike,
+    rstd: npt.ArrayLike,
+    use_input_stats: bool = True,
+    channel_axis: int = _DEFAULT_AXIS,
+    out: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """As `instance_norm_backward`, but that grad_weight and grad_bias are float64.
+
+    For callers whose weight and bias differ in dtype: each gradient is then narrowed to its own.
+    """
     given = _float_array(x, "x")
     _check_rank(given)
     axis = _checked_channel_axis(channel_axis, given.ndim)
@@ -261,7 +300,6 @@ def instance_norm_backward(
         )
     _check_out(out, "out", given)
     x = _channels_second(given, axis)
-    parameter_dtype = x.dtype if weight is None else np.asarray(weight).dtype
     weight = _parameter(weight, "weight", x.shape[1])
     mean = _for_every_row(_statistic(mean, "mean", x.shape), x.shape)
     rstd = _for_every_row(_statistic(rstd, "rstd", x.shape), x.shape)
@@ -292,11 +330,40 @@ def instance_norm_backward(
         walk.channels_last,
     )
     _deliver(grad_input, destination)
-    if parameter_dtype == grad_weight.dtype:
-        return result, grad_weight, grad_bias
-    # What is beyond the parameters' range is infinite, without a warning.
-    with np.errstate(over="ignore"):
-        return result, grad_weight.astype(parameter_dtype), grad_bias.astype(parameter_dtype)
+    return result, grad_weight, grad_bias
+
+
+def update_running(
+    running_mean: Array,
+    running_var: Array,
+    mean: Array,
+    rstd: Array,
+    *,
+    momentum: float,
+    eps: float,
+    length: int,
+) -> None:
+    """Take the statistics of a batch into the running ones, in place.
+
+    ``new = (1 - momentum) * old + momentum * x``, x being the mean over N of the samples'
+    means and unbiased variances.
+
+    Parameters
+    ----------
+    running_mean, running_var : ndarray of shape (C,)
+        Of any float dtype and strides; writeable.
+    mean, rstd : ndarray of shape (N, C), float64
+        As `instance_norm` returns them; N is not 0.
+    momentum, eps : float
+    length : int
+        How many elements each statistic was taken of; more than 1.
+    """
+    if kernels.update_running(running_mean, running_var, mean, rstd, momentum, eps, length):
+        return
+    # The kernel takes contiguous float32 and float64.
+    wide_mean, wide_var = np.array(running_mean, np.float64), np.array(running_var, np.float64)
+    kernels.update_running(wide_mean, wide_var, mean, rstd, momentum, eps, length)
+    running_mean[...], running_var[...] = wide_mean, wide_var
 
 
 # --- checks of single arguments ---------------------------------------------
@@ -359,8 +426,8 @@ def _parameter(value: npt.ArrayLike | None, name: str, channels: int) -> Array |
         return None
     array = _float_array(value, name)
     if array.shape != (channels,):
-        raise ValueError(
-            f"{name} has shape {array.shape}, expected ({channels},): one for each channel of x"
+        raise ArgumentError(
+            f"{name} has shape {array.shape}, expected ({channels},): one for each channel"
         )
     return _plain(array)
 
@@ -374,9 +441,9 @@ def _statistic(value: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -
         return None
     array = _float_array(value, name)
     if array.shape != shape[:2] and array.shape != shape[1:2]:
-        raise ValueError(
+        raise ArgumentError(
             f"{name} has shape {array.shape}, expected {shape[1:2]} or {shape[:2]}: "
-            "one for each channel of x, or for each channel of each sample"
+            "one for each channel, or for each channel of each sample"
         )
     return array.astype(np.float64, copy=False)
 

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from instnorm import _primitives as ops
 from instnorm import arrays, autograd
+from instnorm.arrays import ArgumentError
 from instnorm.autograd import Function
 from instnorm.functional._inputs import Array, Input, as_tensor
 from instnorm.tensor import Tensor
 
 __all__ = ["ArgumentError", "InstanceNorm", "instance_norm"]
-
-
-class ArgumentError(ValueError, RuntimeError):
-    """A parameter or running statistic is missing, or does not fit the input.
-
-    It is a RuntimeError because PyTorch's is.
-    """
 
 
 def instance_norm(
@@ -90,104 +84,79 @@ def instance_norm(
         weight = as_tensor(weight, "weight")
     if bias is not None and not isinstance(bias, Tensor):
         bias = as_tensor(bias, "bias")
-    if not use_input_stats and (running_mean is None or running_var is None):
-        raise ArgumentError(
-            "running_mean and running_var must both be given where use_input_stats is False, got "
+    given = running = None
+    if not use_input_stats:
+        if running_mean is None or running_var is None:
+            raise ArgumentError(
+                "running_mean and running_var must both be given where use_input_stats is False, "
+                f"got running_mean={running_mean!r} and running_var={running_var!r}"
+            )
+        given = (
+            _statistic(running_mean, "running_mean", input),
+            _statistic(running_var, "running_var", input),
+        )
+    elif running_mean is not None and running_var is not None:
+        _check_writable(running_mean, "running_mean", input)
+        _check_writable(running_var, "running_var", input)
+        if momentum is not None and input.data.size:
+            running = running_mean, running_var, momentum
+    elif running_mean is not running_var:
+        raise ValueError(
+            "running_mean and running_var must be given both or neither, got "
             f"running_mean={running_mean!r} and running_var={running_var!r}"
         )
-    try:
-        given = take_in = None
-        if not use_input_stats:
-            given = _array(running_mean), _array(running_var)
-        elif running_mean is not None or running_var is not None:
-            take_in = _RunningUpdates(input, running_mean, running_var, momentum).apply
-        if autograd.is_recorded(input, weight, bias):
-            return InstanceNorm.apply(input, weight, bias, given, eps, take_in)
-        if take_in is None:
-            return Tensor._of(_normalize(input, weight, bias, given, eps, return_stats=False))
-        y, used_mean, used_rstd = _normalize(input, weight, bias, given, eps, return_stats=True)
-        take_in(used_mean, used_rstd, float(eps))
-        return Tensor._of(y)
-    except ValueError:
-        # Only now, since it takes time: tell it in the names of this function's arguments.
-        for name, value in {
-            "running_mean": running_mean,
-            "running_var": running_var,
-            "weight": weight,
-            "bias": bias,
-        }.items():
-            if value is not None:
-                _check_shape(value, name, input)
-        raise
-
-
-def _check_shape(value: Any, name: str, input: Tensor) -> None:
-    if input.ndim > 1 and _array(value).shape != input.shape[1:2]:
-        raise ArgumentError(
-            f"{name} has shape {_array(value).shape}, expected {input.shape[1:2]}: "
-            "one for each channel of input"
-        ) from None
+    if autograd.is_recorded(input, weight, bias):
+        return InstanceNorm.apply(input, weight, bias, given, eps, running)
+    if running is None:
+        return Tensor._of(_normalize(input, weight, bias, given, eps, return_stats=False))
+    y, mean, rstd = _normalize(input, weight, bias, given, eps, return_stats=True)
+    _update_running(running, mean, rstd, eps, input)
+    return Tensor._of(y)
 
 
 def _array(value: Any) -> Array:
     return value.data if isinstance(value, Tensor) else np.asarray(value)
 
 
-class _RunningUpdates:
-    """The change that one batch makes to the running statistics; checked before any is made."""
-
-    def __init__(
-        self,
-        input: Tensor,
-        running_mean: Input | None,
-        running_var: Input | None,
-        momentum: float | None,
-    ) -> None:
-        self._input = input
-        self._momentum = momentum
-        self._targets = (running_mean, running_var)
-        if (running_mean is None) != (running_var is None):
-            raise ValueError(
-                "running_mean and running_var must be given both or neither, got "
-                f"running_mean={running_mean!r} and running_var={running_var!r}"
-            )
-        if running_mean is not None:
-            _check_running(running_mean, "running_mean", input)
-            _check_running(running_var, "running_var", input)
-
-    def apply(self, mean: Array, rstd: Array, eps: float) -> None:
-        """Take in the statistics of a batch, each of shape (N, C)."""
-        if self._momentum is None or self._input.data.size == 0:
-            return
-        running_mean, running_var = self._targets
-        if running_mean is not None:
-            self._blend(running_mean, mean.mean(axis=0))
-        if running_var is not None:
-            count = ops.elements_over(self._input.shape, tuple(range(2, self._input.ndim)))
-            # rstd is 0 where var + eps is: then the variance is 0 too.
-            var = np.square(1 / np.where(rstd == 0, np.inf, rstd)) - eps
-            var = np.where(rstd == 0, 0, np.maximum(var, 0))
-            self._blend(running_var, var.mean(axis=0) * (count / (count - 1)))
-
-    def _blend(self, running: Input, new: Array) -> None:
-        assert self._momentum is not None
-        array = _array(running)
-        array[...] = (1 - self._momentum) * array.astype(np.float64) + self._momentum * new
-        if isinstance(running, Tensor):
-            running.mark_changed()
+def _statistic(value: Any, name: str, input: Tensor) -> Array:
+    array = _array(value)
+    if input.ndim > 1 and array.shape != input.shape[1:2]:
+        raise ArgumentError(
+            f"{name} has shape {array.shape}, expected {input.shape[1:2]}: one for each channel"
+        )
+    return array
 
 
-def _check_running(running: Any, name: str, input: Tensor) -> None:
+def _check_writable(running: Any, name: str, input: Tensor) -> None:
     if not isinstance(running, Tensor | np.ndarray):
         raise TypeError(
             f"{name} is updated in place and must be a Tensor or ndarray, "
             f"got {type(running).__name__}"
         )
-    if not arrays.is_float_dtype(running.dtype):
-        raise TypeError(f"{name} has dtype {running.dtype}, expected a float dtype")
-    if not _array(running).flags.writeable:
+    array = _statistic(running, name, input)
+    if not arrays.is_float_dtype(array.dtype):
+        raise TypeError(f"{name} has dtype {array.dtype}, expected a float dtype")
+    if not array.flags.writeable:
         raise ValueError(f"{name} is updated in place and is read-only")
-    _check_shape(running, name, input)
+
+
+def _update_running(
+    running: tuple[Input, Input, float], mean: Array, rstd: Array, eps: float, input: Tensor
+) -> None:
+    """Take the statistics of a batch, each of shape (N, C), into the running ones."""
+    running_mean, running_var, momentum = running
+    arrays.update_running(
+        _array(running_mean),
+        _array(running_var),
+        mean,
+        rstd,
+        momentum=momentum,
+        eps=eps,
+        length=math.prod(input.shape[2:]),
+    )
+    for changed in (running_mean, running_var):
+        if isinstance(changed, Tensor):
+            changed.mark_changed()
 
 
 def _normalize(
@@ -222,13 +191,13 @@ class InstanceNorm(Function):
         bias: Tensor | None,
         given: tuple[Array, Array] | None,
         eps: float,
-        take_in: Any,
+        running: tuple[Input, Input, float] | None,
     ) -> Array:
-        """Normalize, by the input's own statistics where none are given; `take_in` gets them."""
+        """Normalize, by the input's own statistics where none are given; `running` takes those."""
         y: Array
         y, used_mean, used_rstd = _normalize(input, weight, bias, given, eps, True)
-        if take_in is not None:
-            take_in(used_mean, used_rstd, float(eps))
+        if running is not None:
+            _update_running(running, used_mean, used_rstd, eps, input)
         ctx.eps, ctx.use_input_stats = eps, given is None
         ctx.mixed = (
             bias is not None and bias.data.dtype != (input if weight is None else weight).data.dtype
@@ -244,13 +213,13 @@ class InstanceNorm(Function):
             given = None if ctx.use_input_stats else (mean, rstd)
             grads: Any = _differentiable_backward(grad_output, input, weight, given, ctx.eps)
         else:
-            scale = None if weight is None else weight.data
-            if ctx.mixed:  # both come in the dtype of `scale`: the bias' must lose nothing by it
-                scale = np.ones(input.shape[1]) if scale is None else scale.astype(np.float64)
-            grads = arrays.instance_norm_backward(
+            # Of one dtype, that of the weight or else the input; or in float64, which the graph
+            # narrows to each parameter's own.
+            run = arrays.gradients if ctx.mixed else arrays.instance_norm_backward
+            grads = run(
                 grad_output.data,
                 input.data,
-                scale,
+                None if weight is None else weight.data,
                 mean=mean,
                 rstd=rstd,
                 use_input_stats=ctx.use_input_stats,

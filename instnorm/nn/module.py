@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from instnorm._layouts import array_of
 from instnorm.nn.parameter import Parameter, check_device, is_lazy
 from instnorm.tensor import Tensor
 
@@ -476,17 +477,8 @@ class Module:
 
 def array_from(value: Any) -> npt.NDArray[Any]:
     """Return the values of whatever can be read as an array of numbers."""
-    if isinstance(value, Tensor):
-        return value.data
-    if (
-        not isinstance(value, np.ndarray)
-        and not hasattr(value, "__array__")
-        and hasattr(value, "__dlpack__")
-    ):
-        return np.from_dlpack(value)
-    if hasattr(value, "detach"):  # PyTorch's, which is no array while it requires gradients
-        value = value.detach()
-    array = np.asarray(value)
+    # PyTorch's tensors, and this package's, are no arrays while they require gradients.
+    array = array_of(value.detach() if hasattr(value, "detach") else value)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"expected an array of numbers, got dtype {array.dtype}")
     return array

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.autograd.graph import increment_version
 
-import instnorm
-from instnorm._runtime.simd import kernels
+from instnorm import arrays
+from instnorm._runtime.threads import get_num_threads, set_num_threads
+from instnorm.arrays import gradients, instance_norm, instance_norm_backward
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -30,7 +30,7 @@ def forward(
 ) -> tuple[Tensor, Array, Array]:
     """Return the normalized input, and the mean and rstd that were used: float64, (N, C)."""
     _use_threads_of_torch()
-    output, used_mean, used_rstd = instnorm.instance_norm(
+    output, used_mean, used_rstd = instance_norm(
         as_array(input),
         None if weight is None else as_array(weight),
         None if bias is None else as_array(bias),
@@ -49,10 +49,13 @@ def backward(
     mean: Array,
     rstd: Array,
     use_input_stats: bool,
+    bias_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the gradients for input, weight and bias; without a weight, for the input alone."""
+    """Return the gradients for input, weight and bias; None for one that there is not."""
     _use_threads_of_torch()
-    grad_input, grad_weight, grad_bias = instnorm.instance_norm_backward(
+    mixed = bias_dtype not in (None, (input if weight is None else weight).dtype)
+    run = gradients if mixed else instance_norm_backward
+    grad_input, grad_weight, grad_bias = run(
         as_array(grad_output),
         as_array(input),
         None if weight is None else as_array(weight),
@@ -60,37 +63,32 @@ def backward(
         rstd=rstd,
         use_input_stats=use_input_stats,
     )
-    result = _as_tensor_like(grad_input, input)
-    if weight is None:
-        return result, None, None
-    return result, as_tensor(grad_weight), as_tensor(grad_bias)
+    return (
+        _as_tensor_like(grad_input, input),
+        None if weight is None else as_tensor(grad_weight).to(weight.dtype),
+        None if bias_dtype is None else as_tensor(grad_bias).to(bias_dtype),
+    )
 
 
 def update_running(
     running_mean: Tensor,
     running_var: Tensor,
-    stats: list[Array],
+    mean: Array,
+    rstd: Array,
     momentum: float,
     eps: float,
-    input: Tensor,
-) -> bool:
-    """Blend mean and rstd of one batch, of shape (N, C), into the running ones, in place.
-
-    False: nothing was done, because they are in half precision or not contiguous.
-    """
-    mean, rstd = stats
-    done = kernels.update_running(
+    length: int,
+) -> None:
+    """Take mean and rstd of one batch, of shape (N, C), into the running ones, in place."""
+    arrays.update_running(
         as_array(running_mean),
         as_array(running_var),
         mean,
         rstd,
-        momentum,
-        eps,
-        input.shape[2:].numel(),
+        momentum=momentum,
+        eps=eps,
+        length=length,
     )
-    if done:
-        increment_version((running_mean, running_var))
-    return done
 
 
 def as_array(tensor: Tensor) -> Array:
@@ -135,5 +133,5 @@ def _reinterpreted(tensor: Tensor, dtype: torch.dtype, stride: tuple[int, ...]) 
 
 def _use_threads_of_torch() -> None:
     threads = torch.get_num_threads()
-    if threads != instnorm.get_num_threads():
-        instnorm.set_num_threads(threads)
+    if threads != get_num_threads():
+        set_num_threads(threads)

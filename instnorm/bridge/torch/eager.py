@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from instnorm.bridge.torch import arrays
+
+# Mean and rstd that were used, whether they are the input's own, and the dtype of the bias, if any.
+Statistics: TypeAlias = tuple[arrays.Array, arrays.Array, bool, torch.dtype | None]
 
 
 def instance_norm(
@@ -25,9 +29,23 @@ def instance_norm(
         or (weight is not None and weight.requires_grad)
         or (bias is not None and bias.requires_grad)
     ):
-        stats = used_mean, used_rstd, mean is None
+        stats = used_mean, used_rstd, mean is None, None if bias is None else bias.dtype
         output = InstanceNorm.apply(input, weight, bias, (output, stats, eps))
     return output, used_mean, used_rstd
+
+
+def update_running(
+    running_mean: Tensor,
+    running_var: Tensor,
+    mean: arrays.Array,
+    rstd: arrays.Array,
+    momentum: float,
+    eps: float,
+    length: int,
+) -> None:
+    """Do what `arrays.update_running` does, and tell the graph that the memory was changed."""
+    arrays.update_running(running_mean, running_var, mean, rstd, momentum, eps, length)
+    increment_version((running_mean, running_var))
 
 
 class InstanceNorm(torch.autograd.Function):
@@ -39,7 +57,7 @@ class InstanceNorm(torch.autograd.Function):
         input: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        result: tuple[Tensor, tuple[arrays.Array, arrays.Array, bool], float],
+        result: tuple[Tensor, Statistics, float],
     ) -> Tensor:
         """Keep what the backward pass needs; the output is in a tuple, so as to be no input."""
         ctx.save_for_backward(input, weight)
@@ -54,10 +72,8 @@ class InstanceNorm(torch.autograd.Function):
             gradients = InstanceNormBackward.apply(grad_output, input, weight, *ctx.stats, ctx.eps)
         else:
             gradients = arrays.backward(grad_output, input, weight, *ctx.stats)
-        grad_input, grad_weight, grad_bias = gradients
-        if not ctx.needs_input_grad[2]:
-            grad_bias = None
-        return grad_input, grad_weight, grad_bias, None
+        wanted = (g if n else None for g, n in zip(gradients, ctx.needs_input_grad, strict=False))
+        return (*wanted, None)
 
 
 class InstanceNormBackward(torch.autograd.Function):
@@ -72,23 +88,23 @@ class InstanceNormBackward(torch.autograd.Function):
         mean: arrays.Array,
         rstd: arrays.Array,
         use_input_stats: bool,
+        bias_dtype: torch.dtype | None,
         eps: float,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the gradients for input, weight and bias."""
         ctx.save_for_backward(grad_output, input, weight)
-        ctx.stats = mean, rstd, use_input_stats
+        ctx.stats = mean, rstd, use_input_stats, bias_dtype
         ctx.eps = eps
         return arrays.backward(grad_output, input, weight, *ctx.stats)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients for grad_output, input and weight."""
-        mean, rstd, use_input_stats = ctx.stats
         with torch.enable_grad():
             # Aliases: grad_output may itself depend on input, by a way that is not ours.
             inputs = tuple(None if t is None else t.view_as(t) for t in ctx.saved_tensors)
             grad_output, input, weight = inputs
-            outputs = gradients(grad_output, input, weight, mean, rstd, use_input_stats, ctx.eps)
+            outputs = gradients(grad_output, input, weight, ctx.eps, *ctx.stats)
         reached = [
             (output, cotangent)
             for output, cotangent in zip(outputs, cotangents, strict=True)
@@ -103,7 +119,7 @@ class InstanceNormBackward(torch.autograd.Function):
             allow_unused=True,
         )
         results = (_found_for(t, wanted, found) for t in inputs)
-        return (*results, None, None, None, None)
+        return (*results, None, None, None, None, None)
 
 
 def _found_for(
@@ -116,10 +132,11 @@ def gradients(
     grad_output: Tensor,
     input: Tensor,
     weight: Tensor | None,
+    eps: float,
     mean: arrays.Array,
     rstd: arrays.Array,
     use_input_stats: bool,
-    eps: float,
+    bias_dtype: torch.dtype | None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return what `arrays.backward` does, by PyTorch's differentiable operations."""
     dtype = torch.float64 if input.dtype is torch.float64 else torch.float32
@@ -134,9 +151,10 @@ def gradients(
         scale = (centred.square().mean(spatial, keepdim=True) + eps).rsqrt()
     normalized = centred * scale
     grad_weight = grad_bias = None
+    if bias_dtype is not None:
+        grad_bias = g.sum((0, *spatial)).to(bias_dtype)
     if weight is not None:
         grad_weight = (g * normalized).sum((0, *spatial)).to(weight.dtype)
-        grad_bias = g.sum((0, *spatial)).to(weight.dtype)
         g = g * weight.to(dtype).reshape(1, -1, *[1] * len(spatial))
     if use_input_stats:
         along = (g * normalized).mean(spatial, keepdim=True)
