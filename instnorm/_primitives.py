@@ -286,109 +286,52 @@ def _quietly(ufunc: Any, *arrays: Array) -> Array:
         return np.asarray(ufunc(*arrays))
 
 
-class Exp(Function):
-    """e ** x."""
+class _Elementwise(Function):
+    """A function of each element; its subclasses are the lines of the table below."""
+
+    value: Callable[[Array], Array]
+    gradient: Callable[[Tensor, Tensor], Tensor]
+    saves_result: bool
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Exponential."""
-        y = x.new(_quietly(np.exp, x.data))
+    def forward(ctx: Any, x: Tensor) -> Tensor | Array:
+        """Compute the value, and save what its gradient is written in: that or the argument."""
+        result = _quietly(ctx.value, x.data)
+        if not ctx.saves_result:
+            ctx.save_for_backward(x)
+            return result
+        y = x.new(result)
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
-        """The derivative is y."""
-        y: Tensor
-        (y,) = ctx.saved_tensors
-        return g * y
+        """Compute the gradient for the argument."""
+        (saved,) = ctx.saved_tensors
+        result: Tensor = ctx.gradient(g, saved)
+        return result
 
 
-class Log(Function):
-    """Natural logarithm."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Array:
-        """Logarithm."""
-        ctx.save_for_backward(x)
-        return _quietly(np.log, x.data)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        """The derivative is 1 / x."""
-        x: Tensor
-        (x,) = ctx.saved_tensors
-        return g / x
+def _elementwise(
+    name: str, value: Callable[[Array], Any], gradient: Callable[[Any, Any], Any], of: str
+) -> type[_Elementwise]:
+    """A line of the table; `gradient` is a function of the result's one and of x or y."""
+    attributes = {
+        "value": staticmethod(value),
+        "gradient": staticmethod(gradient),
+        "saves_result": of == "y",
+    }
+    return type(name, (_Elementwise,), attributes)
 
 
-class Sqrt(Function):
-    """Square root."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Square root."""
-        y = x.new(_quietly(np.sqrt, x.data))
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        """The derivative is 1 / (2 y)."""
-        y: Tensor
-        (y,) = ctx.saved_tensors
-        return g / (y * 2)
-
-
-class Abs(Function):
-    """Absolute value."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Array:
-        """Absolute value."""
-        ctx.sign = np.sign(x.data)
-        return np.asarray(np.abs(x.data))
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        """The derivative is sign(x), 0 at 0."""
-        sign: Array = ctx.sign
-        return g * sign
-
-
-class Tanh(Function):
-    """Hyperbolic tangent."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Hyperbolic tangent."""
-        y = x.new(np.tanh(x.data))
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        """The derivative is 1 - y^2."""
-        y: Tensor
-        (y,) = ctx.saved_tensors
-        return g * (1 - y * y)
-
-
-class Sigmoid(Function):
-    """1 / (1 + exp(-x))."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Logistic function; where exp overflows, the result is 0, rightly."""
-        y = x.new(_quietly(lambda a: 1 / (1 + np.exp(-a)), x.data))
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        """The derivative is y (1 - y)."""
-        y: Tensor
-        (y,) = ctx.saved_tensors
-        return g * (y * (1 - y))
+Exp = _elementwise("Exp", np.exp, lambda g, y: g * y, of="y")
+Log = _elementwise("Log", np.log, lambda g, x: g / x, of="x")
+Sqrt = _elementwise("Sqrt", np.sqrt, lambda g, y: g / (y * 2), of="y")
+Abs = _elementwise("Abs", np.abs, lambda g, x: g * np.sign(x.data), of="x")
+Tanh = _elementwise("Tanh", np.tanh, lambda g, y: g * (1 - y * y), of="y")
+Sigmoid = _elementwise(
+    "Sigmoid", lambda a: 1 / (1 + np.exp(-a)), lambda g, y: g * (y * (1 - y)), of="y"
+)
 
 
 class LeakyReLU(Function):
