@@ -370,16 +370,36 @@ class Amax(Function):
         return g * ctx.share, None
 
 
-class LogSoftmax(Function):
-    """x - log(sum(exp(x))) along an axis."""
+class Softmax(Function):
+    """exp(x) / sum(exp(x)) along axes."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
-        """Log of the softmax; the maximum is subtracted first, so that exp cannot overflow."""
-        shifted = _quietly(np.subtract, x.data, x.data.max(axis=dim, keepdims=True))
-        y = x.new(shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True)))
+    def forward(ctx: Any, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """Softmax; the maximum is subtracted first, so that exp cannot overflow."""
+        powers = np.exp(_quietly(np.subtract, x.data, x.data.max(axis=axes, keepdims=True)))
+        y = x.new(powers / _sum(powers, axes, keepdims=True))
         ctx.save_for_backward(y)
-        ctx.dim = dim
+        ctx.axes = axes
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        """The gradient is y * (g - sum(g * y))."""
+        y: Tensor
+        (y,) = ctx.saved_tensors
+        return y * (g - (g * y).sum(ctx.axes, keepdim=True)), None
+
+
+class LogSoftmax(Function):
+    """x - log(sum(exp(x))) along axes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """Log of the softmax; the maximum is subtracted first, so that exp cannot overflow."""
+        shifted = _quietly(np.subtract, x.data, x.data.max(axis=axes, keepdims=True))
+        y = x.new(shifted - np.log(np.exp(shifted).sum(axis=axes, keepdims=True)))
+        ctx.save_for_backward(y)
+        ctx.axes = axes
         return y
 
     @staticmethod
@@ -387,7 +407,7 @@ class LogSoftmax(Function):
         """The gradient is g - softmax(x) * sum(g)."""
         y: Tensor
         (y,) = ctx.saved_tensors
-        return g - y.exp() * g.sum(ctx.dim, keepdim=True), None
+        return g - y.exp() * g.sum(ctx.axes, keepdim=True), None
 
 
 # --- reductions and shapes -----------------------------------------------------------

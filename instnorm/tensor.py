@@ -427,6 +427,36 @@ class Tensor:
         """1 / (1 + exp(-x)) of each element."""
         return ops.Sigmoid.apply(self)
 
+    def softmax(self, dim: int) -> Tensor:
+        """``exp(x) / sum(exp(x))`` along an axis, computed without overflow.
+
+        Parameters
+        ----------
+        dim : int
+            The axis whose elements add up to 1.
+
+        Returns
+        -------
+        Tensor
+
+        Raises
+        ------
+        IndexError
+            If `dim` is out of range.
+
+        Examples
+        --------
+        >>> import instnorm
+        >>> instnorm.tensor([[0.0, 0.0], [1000.0, 0.0]]).softmax(dim=1)
+        tensor([[0.5, 0.5],
+                [1. , 0. ]])
+        """
+        return ops.Softmax.apply(self, ops.axes_of(int(dim), self.ndim))
+
+    def log_softmax(self, dim: int) -> Tensor:
+        """``x - log(sum(exp(x)))`` along an axis, computed without overflow; see `softmax`."""
+        return ops.LogSoftmax.apply(self, ops.axes_of(int(dim), self.ndim))
+
     # --- reductions --------------------------------------------------------------
 
     def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:

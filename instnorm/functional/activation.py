@@ -31,11 +31,9 @@ def sigmoid(input: Input) -> Tensor:
 
 def log_softmax(input: Input, dim: int) -> Tensor:
     """``x - log(sum(exp(x)))`` along an axis, computed without overflow."""
-    input = as_tensor(input, "input")
-    (axis,) = ops.axes_of(int(dim), input.ndim)
-    return ops.LogSoftmax.apply(input, axis)
+    return as_tensor(input, "input").log_softmax(dim)
 
 
 def softmax(input: Input, dim: int) -> Tensor:
     """``exp(x) / sum(exp(x))`` along an axis, computed without overflow."""
-    return log_softmax(input, dim).exp()
+    return as_tensor(input, "input").softmax(dim)
