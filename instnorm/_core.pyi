@@ -1,9 +1,12 @@
 """Types of the compiled kernels; `_core.pyx` documents them."""
 
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
+
+_Floats: TypeAlias = npt.NDArray[Any]
+_Doubles: TypeAlias = npt.NDArray[np.float64]
 
 HAS_OPENMP: bool
 HAS_FMA: bool
@@ -18,40 +21,36 @@ def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
 def forbid_threads() -> None: ...
 def forward(
-    x: npt.NDArray[Any],
-    y: npt.NDArray[Any],
-    weight: npt.NDArray[Any] | None,
-    bias: npt.NDArray[Any] | None,
-    mean: npt.NDArray[np.float64],
-    rstd: npt.NDArray[np.float64],
+    x: _Floats,
+    y: _Floats,
+    weight: _Floats | None,
+    bias: _Floats | None,
+    mean: _Doubles,
+    rstd: _Doubles,
     eps: float,
     channels_last: bool = False,
 ) -> None: ...
 def statistics(
-    x: npt.NDArray[Any],
-    mean: npt.NDArray[np.float64],
-    rstd: npt.NDArray[np.float64],
-    eps: float,
-    channels_last: bool = False,
+    x: _Floats, mean: _Doubles, rstd: _Doubles, eps: float, channels_last: bool = False
 ) -> None: ...
 def forward_given(
-    x: npt.NDArray[Any],
-    y: npt.NDArray[Any],
-    weight: npt.NDArray[Any] | None,
-    bias: npt.NDArray[Any] | None,
-    mean: npt.NDArray[np.float64],
-    rstd: npt.NDArray[np.float64],
+    x: _Floats,
+    y: _Floats,
+    weight: _Floats | None,
+    bias: _Floats | None,
+    mean: _Doubles,
+    rstd: _Doubles,
     channels_last: bool = False,
 ) -> None: ...
 def backward(
-    grad_output: npt.NDArray[Any],
-    x: npt.NDArray[Any],
-    grad_input: npt.NDArray[Any],
-    weight: npt.NDArray[Any] | None,
-    mean: npt.NDArray[np.float64],
-    rstd: npt.NDArray[np.float64],
-    grad_weight: npt.NDArray[np.float64],
-    grad_bias: npt.NDArray[np.float64],
+    grad_output: _Floats,
+    x: _Floats,
+    grad_input: _Floats,
+    weight: _Floats | None,
+    mean: _Doubles,
+    rstd: _Doubles,
+    grad_weight: _Doubles,
+    grad_bias: _Doubles,
     through_statistics: bool,
     channels_last: bool = False,
 ) -> None: ...
@@ -61,7 +60,7 @@ def backward(
 @overload
 def forward_small(
     x: object, weight: object, bias: object, eps: object, return_stats: Literal[False]
-) -> npt.NDArray[Any] | None: ...
+) -> _Floats | None: ...
 @overload
 def forward_small(
     x: object, weight: object, bias: object, eps: object, return_stats: bool
@@ -73,12 +72,12 @@ def backward_small(
     mean: object,
     rstd: object,
     through_statistics: bool,
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]] | None: ...
+) -> tuple[_Floats, _Floats, _Floats] | None: ...
 def update_running(
     running_mean: object,
     running_var: object,
-    mean: npt.NDArray[np.float64],
-    rstd: npt.NDArray[np.float64],
+    mean: _Doubles,
+    rstd: _Doubles,
     momentum: float,
     eps: float,
     length: int,

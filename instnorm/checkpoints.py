@@ -1,12 +1,3 @@
 """Checkpoint files of both frameworks, as named arrays: read them, and serialize for writing."""
 
-from instnorm.migrate.checkpoints import (
-    SUFFIXES,
-    Checkpoint,
-    CheckpointError,
-    dumps,
-    holds_metadata,
-    read,
-)
-
-__all__ = ["SUFFIXES", "Checkpoint", "CheckpointError", "dumps", "holds_metadata", "read"]
+from instnorm.migrate.checkpoints import *  # noqa: F403 - what __all__ there lists

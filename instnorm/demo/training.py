@@ -67,23 +67,7 @@ def train(
     epochs: range,
     after_epoch: Callable[[int], None],
 ) -> None:
-    """Train all learners, an epoch each in turn.
-
-    Parameters
-    ----------
-    task : Task
-    settings : Settings
-    learners : list of Learner
-    epochs : range
-        Their numbers, from 0 where the learners are new.
-    after_epoch : callable
-        Is told how many epochs are done, after each.
-
-    Raises
-    ------
-    DivergenceError
-        If a loss is not finite.
-    """
+    """Train all learners, an epoch each in turn, and tell `after_epoch` how many are done."""
     from tqdm import tqdm
 
     batches = math.ceil(task.samples / settings.batch_size)

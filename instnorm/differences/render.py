@@ -1,5 +1,3 @@
 """The table as text: for a terminal, as Markdown, as JSON."""
 
-from instnorm.migrate.differences.render import as_json, as_markdown, as_text
-
-__all__ = ["as_json", "as_markdown", "as_text"]
+from instnorm.migrate.differences.render import *  # noqa: F403 - what __all__ there lists

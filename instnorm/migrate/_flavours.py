@@ -9,17 +9,6 @@ import numpy as np
 
 from instnorm.tensor import Tensor
 
-__all__ = [
-    "Flavour",
-    "RunningStats",
-    "check_choice",
-    "comparable",
-    "is_filled",
-    "is_torchs",
-    "listed",
-    "refusal",
-]
-
 Flavour: TypeAlias = Literal["mindspore", "pytorch"]
 RunningStats: TypeAlias = Literal["refuse", "drop", "keep"]
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SUFFIXES", "Checkpoint", "CheckpointError", "dumps", "read"]
+__all__ = ["SUFFIXES", "Checkpoint", "CheckpointError", "dumps", "holds_metadata", "read"]
 
 Array: TypeAlias = npt.NDArray[Any]
 

@@ -26,14 +26,7 @@ def _forward(
     return output, used_mean, used_rstd
 
 
-def _forward_shapes(
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _forward_shapes(input: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     statistic = input.new_empty(input.shape[:2], dtype=torch.float64)
     return torch.empty_like(input), statistic, torch.empty_like(statistic)
 
@@ -59,14 +52,9 @@ def _backward(
 
 
 def _backward_shapes(
-    grad_output: Tensor,
-    input: Tensor,
-    weight: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    use_input_stats: bool,
-    bias_dtype: torch.dtype | None,
+    _: Tensor, input: Tensor, weight: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
+    bias_dtype = rest[-1]
     none = input.new_empty(0)
     return (
         torch.empty_like(input),

@@ -58,59 +58,70 @@ class Framework(ABC):
         """Return the class's docstring, with single spaces."""
         return " ".join((self.layer_class().__doc__ or "").split())
 
+    def call(self, layer: Any, x: Array) -> Array:
+        """Return the output."""
+        return self.array(layer(self.tensor(x)))
+
+    def gradients(self, layer: Any, x: Array, grad_output: Array) -> dict[str, Array]:
+        """Return the gradients of the input and the parameters."""
+        leaf = self.tensor(x)
+        leaf.requires_grad = True
+        layer(leaf).backward(self.tensor(grad_output))
+        tensors = {"input": leaf, **dict(layer.named_parameters())}
+        return {name: self.array(t.grad) for name, t in tensors.items() if t.grad is not None}
+
+    def output_dtype(self, layer: Any, dtype: str) -> str:
+        """Call the layer with an input of shape (2, 3, 4, 4)."""
+        x = np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
+        return str(layer(self.tensor(x, dtype)).dtype).removeprefix("torch.").lower()
+
+    def nested_names(self, layer: Any) -> list[str]:
+        """Return the names in the state of a network of this one layer, without its own."""
+        return [name.removeprefix("0.") for name in self.state(self.network_of(layer))]
+
     @abstractmethod
     def dtype(self, name: str) -> Any:
         """Return the framework's dtype of this name."""
 
     @abstractmethod
-    def call(self, layer: Any, x: Array) -> Array:
-        """Return the output."""
+    def tensor(self, x: Array, dtype: str = "float32") -> Any:
+        """Make a tensor of the framework's."""
 
     @abstractmethod
-    def output_dtype(self, layer: Any, dtype: str) -> str:
-        """Call the layer with an input of shape (2, 3, 4, 4)."""
+    def array(self, tensor: Any) -> Array:
+        """Return a tensor's values."""
 
     @abstractmethod
-    def state(self, layer: Any) -> dict[str, Array]:
-        """Return the state of the layer by itself."""
+    def network_of(self, layer: Any) -> Any:
+        """Make a network of one layer."""
 
     @abstractmethod
-    def nested_names(self, layer: Any) -> list[str]:
-        """Return the names in the state of a network of this one layer, without its own."""
+    def state(self, module: Any) -> dict[str, Array]:
+        """Return the state of a layer by itself, or of a network."""
+
+
+# ruff: noqa: D102 - from here on, methods have the docstrings of their base class
 
 
 class Instnorm(Framework):
     """Either flavour of this package."""
 
     def dtype(self, name: str) -> Any:
-        """Return NumPy's dtype of this name."""
         if name == "bfloat16":
             importlib.import_module("ml_dtypes")  # gives NumPy the name
         return np.dtype(name)
 
-    def call(self, layer: Any, x: Array) -> Array:
-        """Return the output."""
-        output: Array = layer(x).data
-        return output
+    def tensor(self, x: Array, dtype: str = "float32") -> Any:
+        return Tensor(x.astype(self.dtype(dtype), copy=False))
 
-    def gradients(self, layer: Any, x: Array, grad_output: Array) -> dict[str, Array]:
-        """Return the gradients of the input and the parameters."""
-        leaf = Tensor(x, requires_grad=True)
-        layer(leaf).backward(grad_output)
-        tensors = {"input": leaf, **dict(layer.named_parameters())}
-        return {name: t.grad.data for name, t in tensors.items() if t.grad is not None}
+    def array(self, tensor: Any) -> Array:
+        return np.asarray(tensor.data)
 
-    def output_dtype(self, layer: Any, dtype: str) -> str:
-        """Call the layer with an input of shape (2, 3, 4, 4)."""
-        return str(layer(_some_input().astype(self.dtype(dtype))).dtype)
+    def network_of(self, layer: Any) -> Any:
+        return nn.Sequential(layer)
 
-    def state(self, layer: Any) -> dict[str, Array]:
-        """Return the state of the layer by itself."""
-        return dict(layer.state_dict())
-
-    def nested_names(self, layer: Any) -> list[str]:
-        """Return the names in the state of a network of this one layer, without its own."""
-        return [name.removeprefix("0.") for name in nn.Sequential(layer).state_dict()]
+    def state(self, module: Any) -> dict[str, Array]:
+        return dict(module.state_dict())
 
 
 class PyTorch(Framework):
@@ -121,34 +132,19 @@ class PyTorch(Framework):
         super().__init__(self._torch.nn)
 
     def dtype(self, name: str) -> Any:
-        """Return PyTorch's dtype of this name."""
         return getattr(self._torch, name)
 
-    def call(self, layer: Any, x: Array) -> Array:
-        """Return the output."""
-        with self._torch.no_grad():
-            output: Array = layer(self._torch.from_numpy(x)).numpy()
-        return output
+    def tensor(self, x: Array, dtype: str = "float32") -> Any:
+        return self._torch.from_numpy(x).to(self.dtype(dtype))
 
-    def gradients(self, layer: Any, x: Array, grad_output: Array) -> dict[str, Array]:
-        """Return the gradients of the input and the parameters."""
-        leaf = self._torch.from_numpy(x).requires_grad_()
-        layer(leaf).backward(self._torch.from_numpy(grad_output))
-        tensors = {"input": leaf, **dict(layer.named_parameters())}
-        return {name: t.grad.numpy() for name, t in tensors.items() if t.grad is not None}
+    def array(self, tensor: Any) -> Array:
+        return np.asarray(tensor.detach())
 
-    def output_dtype(self, layer: Any, dtype: str) -> str:
-        """Call the layer with an input of shape (2, 3, 4, 4)."""
-        x = self._torch.from_numpy(_some_input()).to(self.dtype(dtype))
-        return str(layer(x).dtype).removeprefix("torch.")
+    def network_of(self, layer: Any) -> Any:
+        return self._torch.nn.Sequential(layer)
 
-    def state(self, layer: Any) -> dict[str, Array]:
-        """Return the state of the layer by itself."""
-        return {name: value.numpy() for name, value in layer.state_dict().items()}
-
-    def nested_names(self, layer: Any) -> list[str]:
-        """Return the names in the state of a network of this one layer, without its own."""
-        return [name.removeprefix("0.") for name in self._torch.nn.Sequential(layer).state_dict()]
+    def state(self, module: Any) -> dict[str, Array]:
+        return {name: self.array(value) for name, value in module.state_dict().items()}
 
 
 class MindSpore(Framework):
@@ -159,31 +155,20 @@ class MindSpore(Framework):
         super().__init__(self._mindspore.nn, forward="construct")
 
     def dtype(self, name: str) -> Any:
-        """Return MindSpore's dtype of this name."""
         return getattr(self._mindspore, name)
 
-    def call(self, layer: Any, x: Array) -> Array:
-        """Return the output."""
-        output: Array = layer(self._mindspore.Tensor(x)).asnumpy()
-        return output
+    def tensor(self, x: Array, dtype: str = "float32") -> Any:
+        return self._mindspore.Tensor(x.astype(dtype, copy=False))
 
-    def output_dtype(self, layer: Any, dtype: str) -> str:
-        """Call the layer with an input of shape (2, 3, 4, 4)."""
-        return str(self.call(layer, _some_input().astype(dtype)).dtype)
+    def array(self, tensor: Any) -> Array:
+        return np.asarray(tensor.asnumpy())
 
-    def state(self, layer: Any) -> dict[str, Array]:
-        """Return the state of the layer by itself."""
-        return {name: value.asnumpy() for name, value in layer.parameters_dict().items()}
+    def network_of(self, layer: Any) -> Any:
+        return self._mindspore.nn.SequentialCell([layer])
 
-    def nested_names(self, layer: Any) -> list[str]:
-        """Return the names in the state of a network of this one layer, without its own."""
-        names = self._mindspore.nn.SequentialCell([layer]).parameters_dict()
-        return [name.removeprefix("0.") for name in names]
+    def state(self, module: Any) -> dict[str, Array]:
+        return {name: self.array(value) for name, value in module.parameters_dict().items()}
 
 
 INSTNORM_PYTORCH = Instnorm(nn)
 INSTNORM_MINDSPORE = Instnorm(mindspore)
-
-
-def _some_input() -> Array:
-    return np.random.default_rng(0).normal(size=(2, 3, 4, 4)).astype(np.float32)
