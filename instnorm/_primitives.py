@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -105,6 +106,12 @@ def scatter_add(shape: tuple[int, ...], index: Any) -> ArrayMap:
 # --- arithmetic ------------------------------------------------------------------
 
 
+def _quietly(ufunc: Any, *arrays: Array) -> Array:
+    """Apply a ufunc; inf and NaN stand in the result, as in PyTorch, and warn of nothing."""
+    with np.errstate(all="ignore"):
+        return np.asarray(ufunc(*arrays))
+
+
 class Add(Function):
     """a + b."""
 
@@ -181,20 +188,6 @@ class Div(Function):
             _unbroadcast(g / b, a.shape) if need_a else None,
             _unbroadcast(-g * (a / b / b), b.shape) if need_b else None,
         )
-
-
-class Neg(Function):
-    """-a."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor) -> Array:
-        """Negate."""
-        return np.asarray(-a.data)
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:
-        """Negate."""
-        return -g
 
 
 class Pow(Function):
@@ -280,57 +273,53 @@ class Where(Function):
 # --- element by element ------------------------------------------------------------
 
 
-def _quietly(ufunc: Any, *arrays: Array) -> Array:
-    """Apply a ufunc; inf and NaN stand in the result, as in PyTorch, and warn of nothing."""
-    with np.errstate(all="ignore"):
-        return np.asarray(ufunc(*arrays))
-
-
 class _Elementwise(Function):
     """A function of each element; its subclasses are the lines of the table below."""
 
     value: Callable[[Array], Array]
-    gradient: Callable[[Tensor, Tensor], Tensor]
-    saves_result: bool
+    gradient: Callable[..., Tensor]
+    uses: str | None
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor | Array:
-        """Compute the value, and save what its gradient is written in: that or the argument."""
-        result = _quietly(ctx.value, x.data)
-        if not ctx.saves_result:
-            ctx.save_for_backward(x)
-            return result
-        y = x.new(result)
-        ctx.save_for_backward(y)
-        return y
+        """Compute the value, and save what its gradient is made of: that or the argument."""
+        result = np.asarray(ctx.value(x.data))
+        saved = x.new(result) if ctx.uses == "y" else x
+        if ctx.uses is not None:
+            ctx.save_for_backward(saved)
+        return saved if ctx.uses == "y" else result
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
         """Compute the gradient for the argument."""
-        (saved,) = ctx.saved_tensors
-        result: Tensor = ctx.gradient(g, saved)
+        result: Tensor = ctx.gradient(g, *ctx.saved_tensors)
         return result
 
 
 def _elementwise(
-    name: str, value: Callable[[Array], Any], gradient: Callable[[Any, Any], Any], of: str
+    name: str, value: Callable[[Array], Any], gradient: Callable[..., Any], uses: str | None = None
 ) -> type[_Elementwise]:
-    """A line of the table; `gradient` is a function of the result's one and of x or y."""
-    attributes = {
-        "value": staticmethod(value),
-        "gradient": staticmethod(gradient),
-        "saves_result": of == "y",
-    }
+    """A line of the table; `gradient` is a function of the result's gradient, and of x or y."""
+    attributes = {"value": staticmethod(value), "gradient": staticmethod(gradient), "uses": uses}
     return type(name, (_Elementwise,), attributes)
 
 
-Exp = _elementwise("Exp", np.exp, lambda g, y: g * y, of="y")
-Log = _elementwise("Log", np.log, lambda g, x: g / x, of="x")
-Sqrt = _elementwise("Sqrt", np.sqrt, lambda g, y: g / (y * 2), of="y")
-Abs = _elementwise("Abs", np.abs, lambda g, x: g * np.sign(x.data), of="x")
-Tanh = _elementwise("Tanh", np.tanh, lambda g, y: g * (1 - y * y), of="y")
+def _logistic(a: Array) -> Array:
+    # Where exp overflows, the result is 0, rightly.
+    return _quietly(lambda a: 1 / (1 + np.exp(-a)), a)
+
+
+Neg = _elementwise("Neg", np.negative, lambda g: -g)
+Exp = _elementwise("Exp", partial(_quietly, np.exp), lambda g, y: g * y, uses="y")
+Log = _elementwise("Log", partial(_quietly, np.log), lambda g, x: g / x, uses="x")
+Sqrt = _elementwise("Sqrt", partial(_quietly, np.sqrt), lambda g, y: g / (y * 2), uses="y")
+Abs = _elementwise("Abs", np.abs, lambda g, x: g * np.sign(x.data), uses="x")
+Tanh = _elementwise("Tanh", np.tanh, lambda g, y: g * (1 - y * y), uses="y")
 Sigmoid = _elementwise(
-    "Sigmoid", lambda a: 1 / (1 + np.exp(-a)), lambda g, y: g * (y * (1 - y)), of="y"
+    "Sigmoid",
+    partial(_quietly, lambda a: 1 / (1 + np.exp(-a))),
+    lambda g, y: g * (y * (1 - y)),
+    uses="y",
 )
 
 
