@@ -304,17 +304,13 @@ def _elementwise(
     return type(name, (_Elementwise,), attributes)
 
 
-def _logistic(a: Array) -> Array:
-    # Where exp overflows, the result is 0, rightly.
-    return _quietly(lambda a: 1 / (1 + np.exp(-a)), a)
-
-
 Neg = _elementwise("Neg", np.negative, lambda g: -g)
 Exp = _elementwise("Exp", partial(_quietly, np.exp), lambda g, y: g * y, uses="y")
 Log = _elementwise("Log", partial(_quietly, np.log), lambda g, x: g / x, uses="x")
 Sqrt = _elementwise("Sqrt", partial(_quietly, np.sqrt), lambda g, y: g / (y * 2), uses="y")
 Abs = _elementwise("Abs", np.abs, lambda g, x: g * np.sign(x.data), uses="x")
 Tanh = _elementwise("Tanh", np.tanh, lambda g, y: g * (1 - y * y), uses="y")
+# Where exp overflows, the result is 0, rightly.
 Sigmoid = _elementwise(
     "Sigmoid",
     partial(_quietly, lambda a: 1 / (1 + np.exp(-a))),

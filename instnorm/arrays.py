@@ -338,7 +338,6 @@ def update_running(
     running_var: Array,
     mean: Array,
     rstd: Array,
-    *,
     momentum: float,
     eps: float,
     length: int,

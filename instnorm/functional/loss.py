@@ -145,9 +145,7 @@ def nll_loss(
     picked = ops.taken_along(log_p, labels[:, None], 1).reshape(labels.shape)
     if not kept.all():
         picked = picked.where(kept, 0.0)  # it may be -inf, which times 0 is NaN
-    return _weighted(-picked, counts, reduction).reshape(
-        as_tensor(target, "target").shape if reduction == "none" else ()
-    )
+    return _reduced_targets(-picked * counts, counts, target, reduction)
 
 
 def _smoothing_loss(
@@ -160,12 +158,7 @@ def _smoothing_loss(
     )
     along_classes = class_weight.reshape(1, -1, *(1 for _ in labels.shape[1:]))
     total = -(log_p * along_classes).sum(1).where(kept, 0.0)
-    if reduction == "mean":
-        mean: Tensor = total.sum() / float(counts.sum())
-        return mean
-    return _reduced(total, reduction).reshape(
-        as_tensor(target, "target").shape if reduction == "none" else ()
-    )
+    return _reduced_targets(total, counts, target, reduction)
 
 
 def _class_targets(
@@ -196,9 +189,9 @@ def _class_targets(
     return input, labels, kept, class_weight.data[labels] * kept
 
 
-def _weighted(losses: Tensor, counts: Array, reduction: str) -> Tensor:
-    weighted = losses * counts
+def _reduced_targets(losses: Tensor, counts: Array, target: Input, reduction: str) -> Tensor:
+    """Reduce the losses of the targets; a mean is that over the weights that counted."""
     if reduction == "none":
-        return weighted
-    total = weighted.sum()
+        return losses.reshape(as_tensor(target, "target").shape)
+    total = losses.sum()
     return total / float(counts.sum()) if reduction == "mean" else total

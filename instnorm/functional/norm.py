@@ -150,9 +150,9 @@ def _update_running(
         _array(running_var),
         mean,
         rstd,
-        momentum=momentum,
-        eps=eps,
-        length=math.prod(input.shape[2:]),
+        momentum,
+        eps,
+        math.prod(input.shape[2:]),
     )
     for changed in (running_mean, running_var):
         if isinstance(changed, Tensor):

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from instnorm import arrays
 from instnorm._runtime.threads import get_num_threads, set_num_threads
 from instnorm.arrays import gradients, instance_norm, instance_norm_backward
 
@@ -67,27 +66,6 @@ def backward(
         _as_tensor_like(grad_input, input),
         None if weight is None else as_tensor(grad_weight).to(weight.dtype),
         None if bias_dtype is None else as_tensor(grad_bias).to(bias_dtype),
-    )
-
-
-def update_running(
-    running_mean: Tensor,
-    running_var: Tensor,
-    mean: Array,
-    rstd: Array,
-    momentum: float,
-    eps: float,
-    length: int,
-) -> None:
-    """Take mean and rstd of one batch, of shape (N, C), into the running ones, in place."""
-    arrays.update_running(
-        as_array(running_mean),
-        as_array(running_var),
-        mean,
-        rstd,
-        momentum=momentum,
-        eps=eps,
-        length=length,
     )
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from instnorm.arrays import update_running as take_in
 from instnorm.bridge.torch import arrays
 
 # Mean and rstd that were used, whether they are the input's own, and the dtype of the bias, if any.
@@ -43,8 +44,9 @@ def update_running(
     eps: float,
     length: int,
 ) -> None:
-    """Do what `arrays.update_running` does, and tell the graph that the memory was changed."""
-    arrays.update_running(running_mean, running_var, mean, rstd, momentum, eps, length)
+    """Take mean and rstd of one batch, of shape (N, C), into the running ones, in place."""
+    mean_array, var_array = arrays.as_array(running_mean), arrays.as_array(running_var)
+    take_in(mean_array, var_array, mean, rstd, momentum, eps, length)
     increment_version((running_mean, running_var))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from instnorm.arrays import update_running as take_in
 from instnorm.bridge.torch import arrays
 
 
@@ -72,9 +73,8 @@ def _update_running(
     eps: float,
     length: int,
 ) -> None:
-    arrays.update_running(
-        running_mean, running_var, mean.numpy(), rstd.numpy(), momentum, eps, length
-    )
+    mean_array, var_array = arrays.as_array(running_mean), arrays.as_array(running_var)
+    take_in(mean_array, var_array, mean.numpy(), rstd.numpy(), momentum, eps, length)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

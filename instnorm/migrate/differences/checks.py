@@ -356,37 +356,27 @@ def empty_batch_spoils(f: Any) -> bool:
     )
 
 
-def _largest_output_of_constants(f: Any) -> float:
-    values = (0.1, 1 / 3, 100 / 3, 1000.1, 12345.678, 1e5 / 3)
-    x = np.concatenate([np.full((1, 1, 64, 64), value, np.float32) for value in values])
-    return float(np.abs(f.call(f.layer(1), x)).max())
+def constants_give(fits: Callable[[float], bool]) -> Check:
+    """Whether the largest output of constant channels fits."""
+
+    def check(f: Any) -> bool:
+        values = (0.1, 1 / 3, 100 / 3, 1000.1, 12345.678, 1e5 / 3)
+        x = np.concatenate([np.full((1, 1, 64, 64), value, np.float32) for value in values])
+        return fits(float(np.abs(f.call(f.layer(1), x)).max()))
+
+    return check
 
 
-def constants_give_zero(f: Any) -> bool:
-    """Whether a constant channel gives exactly 0."""
-    return _largest_output_of_constants(f) == 0
+def error_at_a_large_mean(fits: Callable[[float], bool]) -> Check:
+    """Whether the largest error of float32 at a mean of 1e5 standard deviations fits."""
 
+    def check(f: Any) -> bool:
+        x = normal(1, 1, 64, 64, mean=1e5)
+        exact = x.astype(np.float64)
+        exact = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5)
+        return fits(float(np.abs(f.call(f.layer(1), x) - exact).max()))
 
-def constants_give_noise(f: Any) -> bool:
-    """Whether some constant channel gives more than 0.01."""
-    return _largest_output_of_constants(f) > 0.01
-
-
-def _error_at_a_large_mean(f: Any) -> float:
-    x = normal(1, 1, 64, 64, mean=1e5)
-    exact = x.astype(np.float64)
-    exact = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5)
-    return float(np.abs(f.call(f.layer(1), x) - exact).max())
-
-
-def exact_at_a_large_mean(f: Any) -> bool:
-    """Whether float32 is right to some units in the last place at a mean of 1e5."""
-    return _error_at_a_large_mean(f) < 1e-6
-
-
-def inexact_at_a_large_mean(f: Any) -> bool:
-    """Whether it is off by more than a thousandth there."""
-    return _error_at_a_large_mean(f) > 1e-3
+    return check
 
 
 def negative_eps_gives_nan(f: Any) -> bool:
