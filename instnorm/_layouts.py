@@ -21,7 +21,8 @@ Array: TypeAlias = npt.NDArray[Any]
 class Walk(NamedTuple):
     """How to walk an array of shape (N, C, spatial...)."""
 
-    order: tuple[int, ...] | None  # of the axes, such that memory is C-contiguous; None: as it is
+    # The permutation of the axes that makes memory C-contiguous; None where no one is needed.
+    order: tuple[int, ...] | None
     channels_last: bool
 
     def view(self, array: Array) -> Array | None:
@@ -60,7 +61,7 @@ def walk_of(array: Array) -> Walk | None:
     walk = ROWS if array.flags.c_contiguous else nearest_walk(array)
     if walk.view(array) is not None:
         return walk
-    # Where an axis has one element, its stride may have misled.
+    # The stride of an axis of one element is arbitrary, and may have pointed to the wrong layout.
     other = Walk((0, *_spatial_axes(array), 1), True)
     return other if other.view(array) is not None else None
 

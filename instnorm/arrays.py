@@ -392,7 +392,7 @@ def check_spatial_size(shape: tuple[int, ...], given: tuple[int, ...] | None = N
 
 def is_float_dtype(dtype: np.dtype[Any]) -> bool:
     """Tell whether `dtype` is one of the float types that can be normalized."""
-    # The one-letter codes of float16, float32 and float64: names cost microseconds.
+    # float16, float32 and float64 by their one-letter codes, as dtype.name takes microseconds.
     return dtype.char in "efd" or dtype.name == "bfloat16"
 
 

@@ -84,7 +84,7 @@ class Tensor:
         "grad_fn",
     )
 
-    # An ndarray on the left of an operator leaves the operation to the Tensor.
+    # Tells NumPy to return NotImplemented from `ndarray + Tensor`, so that __radd__ is called.
     __array_ufunc__ = None
 
     data: npt.NDArray[Any]
@@ -363,7 +363,7 @@ class Tensor:
 
     def where(self, condition: npt.NDArray[Any], other: Operand) -> Tensor:
         """Return these elements where `condition` is True, those of `other` elsewhere."""
-        # A copy: the graph keeps it, and the caller may go on to change it.
+        # A copy, as the graph keeps it, and the caller may change the array before backward.
         mask = _as_array(condition).copy()
         result: Tensor = ops.Where.apply(mask, self, self._operand(other))
         return result
@@ -465,7 +465,7 @@ class Tensor:
 
     def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """Mean over all axes, or over those in `dim`."""
-        if ops.is_half(self.dtype):  # the sum, or the count, may be out of its range
+        if ops.is_half(self.dtype):  # whose range the sum or the count may exceed
             return self.float().mean(dim, keepdim).to(self.dtype)
         axes = ops.axes_of(dim, self.ndim)
         return ops.sum_over(self, axes, keepdim) / ops.elements_over(self.shape, axes)
@@ -540,7 +540,7 @@ class Tensor:
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Swap two axes."""
         first, second = ops.axes_of(dim0, self.ndim), ops.axes_of(dim1, self.ndim)
-        swap = dict(zip(first + second, second + first, strict=True))  # empty without axes
+        swap = dict(zip(first + second, second + first, strict=True))  # {} for a 0-d Tensor
         return ops.permuted(self, tuple([swap.get(axis, axis) for axis in range(self.ndim)]))
 
     def permute(self, *dims: Any) -> Tensor:
@@ -700,6 +700,6 @@ def _plain_index(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple([_plain_index(i) for i in index])
     if isinstance(index, Tensor | np.ndarray):
-        # A copy: the graph keeps it, and the caller may go on to change it.
+        # A copy, as the graph keeps it, and the caller may change the array before backward.
         return (index.data if isinstance(index, Tensor) else index).copy()
     return index

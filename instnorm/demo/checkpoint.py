@@ -22,7 +22,7 @@ from instnorm.demo.task import Learner
 
 __all__ = ["Checkpoint", "CheckpointError", "Settings", "dumps", "dumps_weights", "read", "restore"]
 
-# One key: safetensors writes several in no fixed order.
+# All metadata under one key, as safetensors writes several in no fixed order.
 METADATA_KEY = "instnorm.train"
 
 Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]

@@ -35,7 +35,7 @@ class DivergenceError(ArithmeticError):
 
 def learner(task: Task, settings: Settings, norm: bool) -> Learner:
     """Make a net of the task, and what trains it."""
-    # Norm layers draw nothing, so the others get the same weights in both nets.
+    # Norm layers draw no random numbers, so all other layers get the same weights in both nets.
     manual_seed(settings.seed)
     net = task.make_net(norm).to(np.dtype(settings.dtype))
     optimizer = optim.SGD(net.parameters(), lr=settings.lr, momentum=settings.momentum)
@@ -75,7 +75,7 @@ def train(
         total=len(epochs) * len(learners) * batches,
         unit="batch",
         dynamic_ncols=True,
-        # Where nobody watches, a log should stay short.
+        # Seldom where stderr is a file, so that a log stays short.
         mininterval=0.1 if sys.stderr.isatty() else 5,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
     ) as bar:
@@ -91,7 +91,7 @@ def _train_epoch(
 ) -> None:
     start = time.perf_counter()
     total = 0.0
-    # A loss that overflows is reported below, in words.
+    # `_checked` reports a loss that overflows, so NumPy need not warn of it.
     with np.errstate(over="ignore", invalid="ignore"):
         for inputs, targets in task.batches(settings.seed, epoch, settings.batch_size):
             output = learner.net(inputs)

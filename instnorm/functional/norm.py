@@ -77,7 +77,7 @@ def instance_norm(
     tensor([[[-1.,  1.],
              [-1.,  1.]]])
     """
-    # A call of `as_tensor` for each would take a tenth of the time that a small input does.
+    # Not by `as_tensor` alone: calling it for Tensors would take a tenth of a small input's time.
     if not isinstance(input, Tensor):
         input = as_tensor(input, "input")
     if weight is not None and not isinstance(weight, Tensor):
@@ -213,8 +213,8 @@ class InstanceNorm(Function):
             given = None if ctx.use_input_stats else (mean, rstd)
             grads: Any = _differentiable_backward(grad_output, input, weight, given, ctx.eps)
         else:
-            # Of one dtype, that of the weight or else the input; or in float64, which the graph
-            # narrows to each parameter's own.
+            # The array function narrows the parameters' gradients to one dtype. Where weight and
+            # bias differ in theirs, they stay float64 here, and the graph narrows each to its own.
             run = arrays.gradients if ctx.mixed else arrays.instance_norm_backward
             grads = run(
                 grad_output.data,

@@ -152,8 +152,9 @@ class Window:
         winners = np.zeros_like(best, np.uint8 if len(elements) < 256 else np.intp)
         inside = None
         if self.padding != (0, 0) and bool((best == -np.inf).any()):
-            inside = self._padded(np.ones_like(images, bool), False)  # padding never wins
-        # From the last to the first, so that the first of equal ones stays; a NaN equals none.
+            inside = self._padded(np.ones_like(images, bool), False)  # so that no padding is chosen
+        # From the last position to the first: of equal elements, the first is written last. NaN
+        # is unequal to itself, and looked for as such.
         has_nan = bool(np.isnan(best).any())
         for number in range(len(elements) - 1, -1, -1):
             wins = elements[number] == best
@@ -245,7 +246,7 @@ def nearest_sources(
         new = _integer(value, "size") if size is not None else _scaled(length, value)
         if new < 1:
             raise ValueError(f"{name}={given} leaves no element of an axis of length {length}")
-        # In float32, as PyTorch does it: now and then an exact product would round elsewhere.
+        # In float32, as in PyTorch: exact arithmetic would choose another element now and then.
         step = np.float32(length) / np.float32(new) if size is not None else np.float32(1 / value)
         source = np.floor(np.arange(new, dtype=np.float32) * step).astype(np.intp)
         sources.append((axis, np.minimum(source, length - 1)))

@@ -159,10 +159,11 @@ def _read_safetensors(content: bytes) -> Checkpoint:
 
 
 def _safetensors_metadata(content: bytes) -> dict[str, str]:
-    # The length of a JSON header, and the header: deserialize() leaves the metadata out.
+    # safetensors.deserialize() leaves the metadata out. They are in the file's JSON header, whose
+    # length the first eight bytes hold.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = sorted(header.get("__metadata__", {}).items())
-    # Those two speak of the file itself: the framework that wrote it, and its check sum.
+    # Not `format`, the framework that wrote the file, and `crc_num`, the file's check sum.
     return {name: text for name, text in metadata if name not in ("format", "crc_num")}
 
 
@@ -179,7 +180,7 @@ def _dump_safetensors(arrays: Mapping[str, Array], metadata: Mapping[str, str]) 
 
 # --- NumPy ------------------------------------------------------------------------
 
-# How NumPy stores bfloat16, whose name it does not know.
+# numpy.save writes ml_dtypes' bfloat16 as raw data of two bytes.
 _TWO_BYTES = np.dtype("V2")
 
 
@@ -197,7 +198,7 @@ def _read_npz(content: bytes) -> Checkpoint:
 
 def _dump_npz(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:  # savez takes no array by the name of "file"
+    with zipfile.ZipFile(file, "w") as archive:  # numpy.savez refuses the name "file"
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
@@ -211,7 +212,7 @@ def _read_torch(content: bytes, key: str | None) -> Checkpoint:
     torch = _imported("torch")
     try:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    # torch.load raises whatever the unpickler or the archive raises.
+    # Any exception: torch.load passes on what the unpickler or the archive raises.
     except Exception as error:
         first = str(error).split("\n", 1)[0]
         raise CheckpointError(
@@ -325,7 +326,7 @@ def _from_tensor(name: str, tensor: Any, data: bytes) -> Array:
     array: Array = np.frombuffer(data, _dtype(_MINDSPORE_DTYPES[tensor.tensor_type]))
     shape = tuple(tensor.dims)
     if shape == (0,) and array.size == 1:
-        shape = ()  # so did MindSpore 1 write a scalar
+        shape = ()  # MindSpore 1 wrote scalars so
     try:
         return array.reshape(shape)
     except ValueError as error:

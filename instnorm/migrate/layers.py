@@ -92,7 +92,7 @@ def _layer_to_mindspore(old: Any, new_class: type[Any], running_stats: RunningSt
     _copy(old.weight, new.gamma)
     _copy(old.bias, new.beta)
     if old.affine and old.bias is None:
-        new.beta.requires_grad = False  # nothing there learns in the old layer either
+        new.beta.requires_grad = False  # as the old layer has no bias to learn
     if running_stats == "keep" and old.track_running_stats:
         _copy(old.running_mean, new.moving_mean)
         _copy(old.running_var, new.moving_variance)
@@ -109,7 +109,7 @@ def _layer_to_pytorch(old: Any, new_class: type[Any], running_stats: RunningStat
         old.num_features,
         old.eps,
         _complement(old.momentum),
-        # MindSpore applies gamma and beta whether they are learned or not.
+        # MindSpore applies gamma and beta even with affine=False, which only stops their training.
         affine=old.affine or not plain,
         track_running_stats=running_stats == "keep",
         dtype=old.gamma.dtype,
@@ -132,5 +132,5 @@ def _copy(old: Tensor | None, new: Tensor) -> None:
 
 
 def _complement(momentum: float) -> float:
-    # In decimal: 1 - (1 - 0.1) is 0.1 again.
+    # In decimal, so that there and back gives the same: in binary 1 - (1 - 0.1) is not 0.1.
     return float(1 - Decimal(str(float(momentum))))

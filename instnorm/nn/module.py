@@ -65,14 +65,14 @@ class Module:
     _modules: dict[str, Module | None]
     _non_persistent: set[str]
 
-    # Names in the Module's own state dict, for the attributes whose own name differs.
-    # Inside another Module, attributes have their own.
+    # {attribute: name in the state dict of a Module by itself}, where the two differ. In the state
+    # dict of a Module around it, entries have the attributes' names.
     _state_names: ClassVar[Mapping[str, str]] = {}
-    # Of what the state dict holds; it is raised when that changes.
+    # Of the state dict's format: to be raised when a subclass saves other entries than before.
     _version: ClassVar[int] = 1
 
     def __init__(self) -> None:
-        # Not through __setattr__, which needs these.
+        # Written to __dict__, as __setattr__ looks the tables up.
         self.__dict__.update(
             training=True, _parameters={}, _buffers={}, _modules={}, _non_persistent=set()
         )
@@ -120,7 +120,7 @@ class Module:
             ) from None
 
     def __getattr__(self, name: str) -> Any:
-        # Reached only where ordinary lookup found nothing.
+        # Python calls this only where the ordinary lookup has found no attribute.
         own = self.__dict__
         for kind in ("_parameters", "_buffers", "_modules"):
             if kind in own and name in own[kind]:
@@ -267,7 +267,7 @@ class Module:
         state: OrderedDict[str, Any] = OrderedDict()
         for name, tensor in self._state_tensors().items():
             state[name] = tensor if is_lazy(tensor) else tensor.data
-        # PyTorch's, which tells how old a state dict is.
+        # The attribute by which PyTorch, and load_state_dict here, tell a state dict's version.
         state._metadata = OrderedDict(  # type: ignore[attr-defined]
             (prefix[:-1], {"version": module._version}) for prefix, module in self._places()
         )

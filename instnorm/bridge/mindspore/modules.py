@@ -29,7 +29,7 @@ class _Layer(nn.Cell):
         self.instance_bn = operator_for(self.eps)
 
     def construct(self, x):  # type: ignore[no-untyped-def]
-        # Compiled by MindSpore, which reads this source: no annotations.
+        # MindSpore compiles this from its source, and knows no annotations.
         self._check_input_dim(self.shape(x), self.cls_name)
         return self.instance_bn(x, self.gamma, self.beta)[0]
 

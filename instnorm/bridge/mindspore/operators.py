@@ -81,7 +81,7 @@ class _SecondBackward(mindspore.common._Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        # MindSpore would otherwise take the third derivatives for zero.
+        # Without this method MindSpore would compute third derivatives of zero.
         raise NotImplementedError(
             "the instance norm of instnorm.bridge.mindspore can be differentiated twice, "
             "not three times"
@@ -124,7 +124,7 @@ class _InstanceNorm(ops.Custom):
         gradients = ops.Custom(backward, like_inputs, like_inputs, func_type="pyfunc")
 
         def bprop(x, gamma, beta, out, dout):  # type: ignore[no-untyped-def]
-            # Compiled by MindSpore, which reads this source: no annotations.
+            # MindSpore compiles this from its source, and knows no annotations.
             return gradients(dout[0], x, gamma, out[1], out[2])
 
         super().__init__(

@@ -75,7 +75,7 @@ def as_array(tensor: Tensor) -> Array:
         # NumPy alone has no bfloat16: the bits pass as integers.
         bits: Array = tensor.detach().view(torch.int16).numpy()
         return bits.view(_BFLOAT16)
-    # `force` detaches, which is all that it does to the tensors that get here.
+    # `force` would also copy from other devices and resolve conjugates; here it only detaches.
     array: Array = tensor.numpy(force=True)
     return array
 
@@ -94,8 +94,8 @@ def _as_tensor_like(array: Array, model: Tensor) -> Tensor:
     if tensor.stride() == model.stride():
         return tensor
     stride = torch.empty_like(model, device="meta").stride()
-    # The step along an axis of one element says nothing about memory; for PyTorch it says
-    # whether the tensor counts as channels-last.
+    # The stride of an axis of one element is arbitrary in memory, but PyTorch goes by it to tell
+    # whether a tensor is channels-last.
     if all(a == b or n < 2 for a, b, n in zip(tensor.stride(), stride, model.shape, strict=True)):
         return _reinterpreted(tensor, tensor.dtype, stride)
     return torch.empty_like(model).copy_(tensor)

@@ -103,7 +103,8 @@ class InstanceNormBackward(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradients for grad_output, input and weight."""
         with torch.enable_grad():
-            # Aliases: grad_output may itself depend on input, by a way that is not ours.
+            # Aliases, as grad_output may itself depend on input by another path of the graph, which
+            # torch.autograd.grad would follow as well.
             inputs = tuple(None if t is None else t.view_as(t) for t in ctx.saved_tensors)
             grad_output, input, weight = inputs
             outputs = gradients(grad_output, input, weight, ctx.eps, *ctx.stats)
@@ -145,7 +146,8 @@ def gradients(
     rows = (*input.shape[:2], *[1] * (input.dim() - 2))
     spatial = tuple(range(2, input.dim()))
     g = grad_output.to(dtype)
-    # The rounded mean is a constant; the rest of the mean, which is small, follows the input.
+    # The mean from the kernel is subtracted as a constant, which keeps the precision; the mean of
+    # what is left is near zero, and its derivative that of the whole mean.
     centred = input.to(dtype) - torch.from_numpy(mean).to(dtype).reshape(rows)
     scale = torch.from_numpy(rstd).to(dtype).reshape(rows)
     if use_input_stats:

@@ -40,7 +40,7 @@ def _by_tables(self: Any, input: Tensor) -> Tensor:
 
 
 def _entry(self: Any, table: dict[str, Tensor | None], name: str) -> Any:
-    # What a parametrization, say, took out of the table is an attribute of another kind.
+    # torch.nn.utils.parametrize, for one, takes an entry out of the table and makes a property.
     return table[name] if name in table else getattr(self, name)
 
 

@@ -44,7 +44,7 @@ def _backward(
     grad_input, grad_weight, grad_bias = arrays.backward(
         grad_output, input, weight, mean.numpy(), rstd.numpy(), use_input_stats, bias_dtype
     )
-    # An operator has tensors to return, wanted or not.
+    # An operator returns tensors by its schema, so an empty one stands for None.
     return (
         grad_input,
         input.new_empty(0) if grad_weight is None else grad_weight,

@@ -12,7 +12,7 @@ __all__ = ["as_json", "as_markdown", "as_text"]
 
 COLUMNS = ("", "PyTorch", "MindSpore", "instnorm")
 GAP = "  "
-# Below that a column has no room for its words.
+# Columns of fewer characters would break most words: then there is a list in place of a table.
 NARROWEST = 20
 
 INTRODUCTION = """\
