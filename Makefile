@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Some tools call others of the environment by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 CYTHON := $(shell find instnorm -name '*.pyx' -o -name '*.pxi')
-SOURCES := setup.py pyproject.toml $(CYTHON) $(shell find instnorm -name '*.h')
+SOURCES := setup.py pyproject.toml $(CYTHON) $(shell find instnorm -name '*.h' -o -name '*.hpp')
 
 .PHONY: demo test test-mindspore lint build bench bench-compare peers models clean
 

@@ -28,8 +28,12 @@ X86_LEVELS = {
     ],
 }
 
-# What the sources include.
-HEADERS = [name for end in ("pxi", "h") for name in glob(f"instnorm/**/*.{end}", recursive=True)]
+# What a compiled module is made of, besides its own source.
+PARTS = [
+    name
+    for ending in ("pyx", "pxi", "h", "hpp")
+    for name in glob(f"instnorm/**/*.{ending}", recursive=True)
+]
 
 EMPTY_PROGRAM = "int main(void) { return 0; }\n"
 OPENMP_PROGRAM = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
@@ -76,7 +80,7 @@ def extension(name: str, source: str, flags: list[str]) -> Extension:
         ],
         extra_compile_args=FLAGS + flags,
         extra_link_args=openmp,
-        depends=HEADERS,
+        depends=PARTS,
     )
 
 

@@ -1,7 +1,8 @@
-"""The house: which room of the package may import which, and the names that outlived a move."""
+"""The house: which room may import which, the names that outlived a move, what the docs name."""
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import instnorm
 
 PACKAGE = Path(instnorm.__file__).parent
+ROOT = Path(__file__).parents[1]
 
 # From the ground up; what stands on one line is one room, and imports within it are free.
 # `instnorm` itself is the package as its users see it, for the rooms that are its users.
@@ -117,3 +119,16 @@ def test_names_stay_importable_where_they_were(old, new, names):
 @pytest.mark.parametrize("name", ["memory", "simd", "threads"])
 def test_the_runtime_is_an_attribute_of_the_package_as_before(name):
     assert getattr(instnorm, name) is importlib.import_module(f"instnorm._runtime.{name}")
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_files_that_the_docs_name_are_there(name):
+    named = re.findall(r"`([\w/.]+\.(?:py|pyx|pyi|pxi|h|hpp|md))`", (ROOT / name).read_text())
+    assert len(named) > 20
+    if not (PACKAGE / "_kernels").exists():  # they are about to move there, from `kernels`
+        named = [file for file in named if not file.endswith((".pxi", ".hpp"))]
+    folders = (PACKAGE, ROOT / "tests", ROOT / "asv_bench", ROOT / "docs")
+    paths = [*ROOT.iterdir(), *(path for folder in folders for path in folder.rglob("*"))]
+    files = [path.as_posix() for path in paths]
+    missing = [file for file in named if not any(f.endswith(f"/{file}") for f in files)]
+    assert not missing
