@@ -13,8 +13,6 @@ import numpy.typing as npt
 
 from instnorm._runtime import memory
 
-__all__ = ["Walk", "dense", "walk_of"]
-
 Array: TypeAlias = npt.NDArray[Any]
 
 

@@ -117,13 +117,11 @@ class Add(Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
-        """Add with broadcasting."""
         ctx.shapes = a.shape, b.shape
         return np.asarray(a.data + b.data)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Pass the gradient on to both."""
         (shape_a, shape_b), (need_a, need_b) = ctx.shapes, ctx.needs_input_grad
         return (
             _unbroadcast(g, shape_a) if need_a else None,
@@ -136,13 +134,11 @@ class Sub(Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
-        """Subtract with broadcasting."""
         ctx.shapes = a.shape, b.shape
         return np.asarray(a.data - b.data)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Pass the gradient on, negated to the second."""
         (shape_a, shape_b), (need_a, need_b) = ctx.shapes, ctx.needs_input_grad
         return (
             _unbroadcast(g, shape_a) if need_a else None,
@@ -155,7 +151,6 @@ class Mul(Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
-        """Multiply with broadcasting."""
         need_a, need_b = ctx.needs_input_grad
         ctx.shapes = a.shape, b.shape
         ctx.save_for_backward(a if need_b else None, b if need_a else None)
@@ -176,7 +171,6 @@ class Div(Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
-        """Divide with broadcasting."""
         ctx.save_for_backward(a, b)
         return _quietly(np.divide, a.data, b.data)
 
@@ -195,7 +189,6 @@ class Pow(Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
-        """Raise to a power, with broadcasting."""
         result = _quietly(np.power, a.data, b.data)
         ctx.save_for_backward(a, b)
         return result

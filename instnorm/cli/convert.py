@@ -10,8 +10,6 @@ from instnorm.cli.files import write_whole
 from instnorm.migrate import checkpoints
 from instnorm.migrate.state_dicts import Converted, state_dict
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""

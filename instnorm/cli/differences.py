@@ -7,8 +7,6 @@ import shutil
 
 from instnorm.migrate.differences import render
 
-__all__ = ["add_arguments", "run"]
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""

@@ -12,8 +12,6 @@ import instnorm
 from instnorm._runtime import simd
 from instnorm._runtime.simd import kernels
 
-__all__ = ["add_arguments", "report", "run"]
-
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 

@@ -18,8 +18,6 @@ from instnorm.demo.checkpoint import Checkpoint, Settings
 from instnorm.demo.task import Learner
 from instnorm.demo.training import TASKS
 
-__all__ = ["add_arguments", "run"]
-
 # --- arguments --------------------------------------------------------------------
 
 

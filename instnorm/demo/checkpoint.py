@@ -20,8 +20,6 @@ import numpy.typing as npt
 from instnorm import nn
 from instnorm.demo.task import Learner
 
-__all__ = ["Checkpoint", "CheckpointError", "Settings", "dumps", "dumps_weights", "read", "restore"]
-
 # All metadata under one key, as safetensors writes several in no fixed order.
 METADATA_KEY = "instnorm.train"
 

@@ -20,8 +20,6 @@ from instnorm.tensor import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Digits"]
-
 TEST_IMAGES = 450
 CLASSES = 10
 

@@ -18,8 +18,6 @@ from instnorm.tensor import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Photo"]
-
 SPLIT_COLUMN = 448  # of 640
 CROP = 64
 CROPS_PER_EPOCH = 128

@@ -17,8 +17,6 @@ from matplotlib.ticker import MaxNLocator
 
 from instnorm.demo.task import Array, Learner
 
-__all__ = ["as_png", "before_and_after", "curves", "predictions"]
-
 DPI = 150
 
 # Colours that colour-blind people can tell apart (Okabe and Ito).

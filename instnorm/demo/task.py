@@ -19,8 +19,6 @@ from instnorm.tensor import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Defaults", "Learner", "Task"]
-
 Array: TypeAlias = npt.NDArray[Any]
 
 

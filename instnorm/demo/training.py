@@ -24,8 +24,6 @@ from instnorm.demo.task import Learner, Task
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-__all__ = ["TASKS", "DivergenceError", "learner", "report", "threads", "train"]
-
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Digits, Photo)}
 
 

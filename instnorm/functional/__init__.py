@@ -4,6 +4,7 @@ Every function takes Tensors or ndarrays and returns a Tensor. Images are
 (N, C, H, W).
 """
 
+from instnorm.arrays import ArgumentError as ArgumentError
 from instnorm.functional._inputs import Input as Input
 from instnorm.functional._inputs import as_tensor as as_tensor
 from instnorm.functional.activation import (
@@ -17,7 +18,6 @@ from instnorm.functional.activation import (
 from instnorm.functional.conv import conv2d, linear
 from instnorm.functional.loss import Reduction as Reduction
 from instnorm.functional.loss import cross_entropy, l1_loss, mse_loss, nll_loss
-from instnorm.functional.norm import ArgumentError as ArgumentError
 from instnorm.functional.norm import instance_norm
 from instnorm.functional.pool import avg_pool2d, max_pool2d
 from instnorm.functional.vision import interpolate, pad

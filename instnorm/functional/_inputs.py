@@ -8,8 +8,6 @@ import numpy.typing as npt
 
 from instnorm.tensor import Tensor
 
-__all__ = ["Array", "Input", "as_tensor"]
-
 Array: TypeAlias = npt.NDArray[Any]
 Input: TypeAlias = Tensor | Array
 

@@ -6,8 +6,6 @@ from instnorm import _primitives as ops
 from instnorm.functional._inputs import Input, as_tensor
 from instnorm.tensor import Tensor
 
-__all__ = ["leaky_relu", "log_softmax", "relu", "sigmoid", "softmax", "tanh"]
-
 
 def relu(input: Input) -> Tensor:
     """``max(0, x)`` of each element; its gradient at 0 is 0."""

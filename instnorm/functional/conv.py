@@ -11,8 +11,6 @@ from instnorm.functional import windows as win
 from instnorm.functional._inputs import Array, Input, as_tensor
 from instnorm.tensor import Tensor
 
-__all__ = ["conv2d", "linear"]
-
 
 def linear(input: Input, weight: Input, bias: Input | None = None) -> Tensor:
     """``input @ weight.T + bias``.

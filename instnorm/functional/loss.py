@@ -11,8 +11,6 @@ from instnorm.functional._inputs import Array, Input, as_tensor
 from instnorm.functional.activation import log_softmax
 from instnorm.tensor import Tensor
 
-__all__ = ["Reduction", "cross_entropy", "l1_loss", "mse_loss", "nll_loss"]
-
 Reduction: TypeAlias = Literal["none", "mean", "sum"]
 
 

@@ -13,8 +13,6 @@ from instnorm.autograd import Function
 from instnorm.functional._inputs import Array, Input, as_tensor
 from instnorm.tensor import Tensor
 
-__all__ = ["ArgumentError", "InstanceNorm", "instance_norm"]
-
 
 def instance_norm(
     input: Input,

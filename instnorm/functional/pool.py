@@ -7,8 +7,6 @@ from instnorm.functional import windows as win
 from instnorm.functional._inputs import Input, as_tensor
 from instnorm.tensor import Tensor
 
-__all__ = ["avg_pool2d", "max_pool2d"]
-
 
 def max_pool2d(
     input: Input,

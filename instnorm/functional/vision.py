@@ -9,8 +9,6 @@ from instnorm.functional import windows as win
 from instnorm.functional._inputs import Array, Input, as_tensor
 from instnorm.tensor import Tensor
 
-__all__ = ["interpolate", "pad"]
-
 
 def interpolate(
     input: Input,

@@ -12,8 +12,6 @@ from instnorm.migrate._flavours import Flavour, RunningStats, check_choice, is_f
 from instnorm.nn import mindspore
 from instnorm.tensor import Tensor
 
-__all__ = ["layer"]
-
 _PAIRS: tuple[tuple[type[Any], type[Any]], ...] = (
     (nn.InstanceNorm1d, mindspore.InstanceNorm1d),
     (nn.InstanceNorm2d, mindspore.InstanceNorm2d),

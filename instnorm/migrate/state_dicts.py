@@ -33,8 +33,6 @@ from instnorm.migrate._flavours import (
     refusal,
 )
 
-__all__ = ["Change", "Converted", "state_dict"]
-
 # What both flavours have, by PyTorch's names, and what MindSpore calls it.
 _PYTORCH = {name: name for name in ("weight", "bias", "running_mean", "running_var")}
 _MINDSPORE_ALONE = {
@@ -154,7 +152,17 @@ def state_dict(
         chosen, stateless = _chosen_by_model(candidates, model, to)
     if running_stats == "refuse":
         _check_running_stats([group for group in chosen.values() if group.has_stats(to)], to)
-    return _renamed(state, chosen, stateless, to, running_stats)
+    group_of = {key: group for group in chosen.values() for key in group.keys.values()}
+    new = _NewState(to)
+    for key, value in state.items():
+        if key not in group_of:
+            new.add(key, value)
+        elif key == next(iter(group_of[key].keys.values())):  # all of a layer at its first entry
+            new.move(group_of[key], running_stats == "keep")
+    for prefix, channels in stateless.items():
+        for name, fill in _INITIAL.items():
+            new.rename(None, prefix, name, np.full(channels, fill, np.float32))
+    return Converted(new.state, new.changes)
 
 
 @dataclasses.dataclass
@@ -297,72 +305,41 @@ def _check_running_stats(groups: list[_Group], to: Flavour) -> None:
 # --- the new state ------------------------------------------------------------------------
 
 
-def _renamed(
-    state: Mapping[str, Any],
-    chosen: dict[str, _Group],
-    stateless: dict[str, int],
-    to: Flavour,
-    running_stats: RunningStats,
-) -> Converted:
-    group_of = {key: group for group in chosen.values() for key in group.keys.values()}
-    new_state: dict[str, Any] = {}
-    changes: list[Change] = []
-    done: set[str] = set()
-    for key, value in state.items():
-        if key not in group_of:
-            _add(new_state, key, value)
-        elif group_of[key].prefix not in done:
-            group = group_of[key]
-            done.add(group.prefix)
-            _move(group, new_state, changes, to, running_stats)
-    for prefix, channels in stateless.items():
-        for name, fill in _INITIAL.items():
-            _create(prefix, name, np.full(channels, fill, np.float32), new_state, changes, to)
-    return Converted(new_state, changes)
+class _NewState:
+    """The state that is being made, and what is different in it."""
 
+    def __init__(self, to: Flavour) -> None:
+        self.state: dict[str, Any] = {}
+        self.changes: list[Change] = []
+        self._to = to
 
-def _move(
-    group: _Group,
-    new_state: dict[str, Any],
-    changes: list[Change],
-    to: Flavour,
-    running_stats: RunningStats,
-) -> None:
-    """Put a layer's entries into the new state, and what the other flavour has besides."""
-    kept = set(_INITIAL) if running_stats == "keep" else {"weight", "bias"}
-    for name, key in group.keys.items():
-        if name not in kept:
-            changes.append(Change(key, None))
-            continue
-        new_key = _key(group.prefix, name, to)
-        _add(new_state, new_key, group.values[name])
-        changes.append(Change(key, new_key))
-    example = next(iter(group.values.values()))
-    if to == "mindspore":
-        for name, fill in _INITIAL.items():
-            if name not in kept or name not in group.keys:
-                _create(group.prefix, name, _filled_like(example, fill), new_state, changes, to)
-    elif running_stats == "keep":
-        _create(group.prefix, _COUNTER, np.zeros((), np.int64), new_state, changes, to)
+    def add(self, key: str, value: Any) -> None:
+        """Take an entry in, as it is."""
+        if key in self.state:
+            raise ValueError(f"the new name {key!r} is taken by another entry of the state")
+        self.state[key] = value
 
+    def rename(self, old: str | None, prefix: str, name: str, value: Any) -> None:
+        """Take an entry of an instance norm in, an old one or a new one."""
+        key = _key(prefix, name, self._to)
+        self.add(key, value)
+        self.changes.append(Change(old, key))
 
-def _create(
-    prefix: str,
-    name: str,
-    value: Any,
-    new_state: dict[str, Any],
-    changes: list[Change],
-    to: Flavour,
-) -> None:
-    key = _key(prefix, name, to)
-    _add(new_state, key, value)
-    changes.append(Change(None, key))
-
-
-def _add(new_state: dict[str, Any], key: str, value: Any) -> None:
-    if key in new_state:
-        raise ValueError(f"the new name {key!r} is taken by another entry of the state")
-    new_state[key] = value
+    def move(self, group: _Group, keep_stats: bool) -> None:
+        """Take a layer's entries in, and create what the other flavour has besides."""
+        kept = set(_INITIAL) if keep_stats else {"weight", "bias"}
+        for name, key in group.keys.items():
+            if name in kept:
+                self.rename(key, group.prefix, name, group.values[name])
+            else:
+                self.changes.append(Change(key, None))
+        example = next(iter(group.values.values()))
+        if self._to == "mindspore":
+            for name, fill in _INITIAL.items():
+                if name not in kept or name not in group.keys:
+                    self.rename(None, group.prefix, name, _filled_like(example, fill))
+        elif keep_stats:
+            self.rename(None, group.prefix, _COUNTER, np.zeros((), np.int64))
 
 
 def _key(prefix: str, name: str, to: Flavour) -> str:

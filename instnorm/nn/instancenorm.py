@@ -22,15 +22,6 @@ from instnorm.nn.parameter import (
 )
 from instnorm.tensor import Tensor
 
-__all__ = [
-    "InstanceNorm1d",
-    "InstanceNorm2d",
-    "InstanceNorm3d",
-    "LazyInstanceNorm1d",
-    "LazyInstanceNorm2d",
-    "LazyInstanceNorm3d",
-]
-
 
 def _parameter(name: str) -> property:
     """An attribute that is found at once: by way of Module.__getattr__ it takes ten times as long.

@@ -16,8 +16,6 @@ from instnorm.tensor import Tensor
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Module", "Parameter"]
-
 
 class IncompatibleKeys(NamedTuple):
     """What `load_state_dict` returns."""
@@ -99,12 +97,9 @@ class Module:
         if kind is None:
             object.__setattr__(self, name, value)
             return
-        if kind == "_parameters" and not isinstance(value, Parameter | None):
-            raise TypeError(f"cannot assign {type(value).__name__} to parameter {name!r}")
-        if kind == "_buffers" and not isinstance(value, Tensor | None):
-            raise TypeError(f"cannot assign {type(value).__name__} to buffer {name!r}")
-        if kind == "_modules" and not isinstance(value, Module | None):
-            raise TypeError(f"cannot assign {type(value).__name__} to submodule {name!r}")
+        word, expected = _KINDS[kind]
+        if not isinstance(value, expected | None):
+            raise TypeError(f"cannot assign {type(value).__name__} to {word} {name!r}")
         for other, table in tables.items():
             if other != kind:
                 table.pop(name, None)
@@ -113,7 +108,7 @@ class Module:
 
     def _tables(self) -> dict[str, dict[str, Any]]:
         try:
-            return {k: self.__dict__[k] for k in ("_parameters", "_buffers", "_modules")}
+            return {k: self.__dict__[k] for k in _KINDS}
         except KeyError:
             raise AttributeError(
                 f"{type(self).__name__} assigns an attribute before super().__init__() was called"
@@ -122,7 +117,7 @@ class Module:
     def __getattr__(self, name: str) -> Any:
         # Python calls this only where the ordinary lookup has found no attribute.
         own = self.__dict__
-        for kind in ("_parameters", "_buffers", "_modules"):
+        for kind in _KINDS:
             if kind in own and name in own[kind]:
                 return own[kind][name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -137,38 +132,32 @@ class Module:
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._parameters, *self._buffers, *self._modules]
 
-    def _check_new_name(self, name: str, kind: str) -> None:
+    def _register(self, argument: str, name: str, value: Any, kind: str) -> None:
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}")
         if name == "" or "." in name:
             raise KeyError(f"name must not be empty nor contain a dot, got {name!r}")
         if name not in self._tables()[kind] and hasattr(self, name):
             raise KeyError(f"name {name!r} is taken by another attribute")
+        expected = _KINDS[kind][1]
+        if not isinstance(value, expected | None):
+            raise TypeError(
+                f"{argument} must be a {expected.__name__} or None, got {type(value).__name__}"
+            )
+        self._tables()[kind][name] = value
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter; None keeps the name with no parameter in it."""
-        self._check_new_name(name, "_parameters")
-        if not isinstance(param, Parameter | None):
-            raise TypeError(f"param must be a Parameter or None, got {type(param).__name__}")
-        self._parameters[name] = param
+        self._register("param", name, param, "_parameters")
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a Tensor that is state but no parameter; it is saved if `persistent`."""
-        self._check_new_name(name, "_buffers")
-        if not isinstance(tensor, Tensor | None):
-            raise TypeError(f"tensor must be a Tensor or None, got {type(tensor).__name__}")
-        self._buffers[name] = tensor
-        if persistent:
-            self._non_persistent.discard(name)
-        else:
-            self._non_persistent.add(name)
+        self._register("tensor", name, tensor, "_buffers")
+        (self._non_persistent.discard if persistent else self._non_persistent.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a submodule under a name that need not be an identifier."""
-        self._check_new_name(name, "_modules")
-        if not isinstance(module, Module | None):
-            raise TypeError(f"module must be a Module or None, got {type(module).__name__}")
-        self._modules[name] = module
+        self._register("module", name, module, "_modules")
 
     # --- what is inside ------------------------------------------------------------
 
@@ -473,6 +462,14 @@ class Module:
             return f"{type(self).__name__}({own})"
         lines = [f"{type(self).__name__}(", *([own] if own else []), *inside]
         return "\n  ".join(lines) + "\n)"
+
+
+# The tables of a Module: what an entry is called, and its class.
+_KINDS: dict[str, tuple[str, type]] = {
+    "_parameters": ("parameter", Parameter),
+    "_buffers": ("buffer", Tensor),
+    "_modules": ("submodule", Module),
+}
 
 
 def array_from(value: Any) -> npt.NDArray[Any]:

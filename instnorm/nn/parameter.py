@@ -10,8 +10,6 @@ import numpy.typing as npt
 from instnorm import arrays
 from instnorm.tensor import Tensor
 
-__all__ = ["Parameter", "UninitializedBuffer", "UninitializedParameter", "is_lazy"]
-
 
 class Parameter(Tensor):
     """A Tensor that a Module it is assigned to will list among its parameters.

@@ -9,8 +9,6 @@ from mindspore import nn
 
 from instnorm.bridge.mindspore.operators import operator_for
 
-__all__ = ["InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"]
-
 
 class _Layer(nn.Cell):
     """What the three layers add to MindSpore's."""

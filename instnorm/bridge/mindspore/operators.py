@@ -17,8 +17,6 @@ from mindspore import ops
 
 from instnorm import Tensor, functional, grad, instance_norm, instance_norm_backward
 
-__all__ = ["ndarray_of", "operator_for", "tensor_of"]
-
 Array = npt.NDArray[Any]
 
 

@@ -16,8 +16,6 @@ import numpy.typing as npt
 
 from instnorm.migrate.layers import layer as converted_layer
 
-__all__ = ["Check"]
-
 Check: TypeAlias = Callable[[Any], bool]
 
 

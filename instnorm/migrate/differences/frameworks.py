@@ -19,8 +19,6 @@ from instnorm import nn
 from instnorm.nn import mindspore
 from instnorm.tensor import Tensor
 
-__all__ = ["INSTNORM_MINDSPORE", "INSTNORM_PYTORCH", "Framework", "MindSpore", "PyTorch"]
-
 Array: TypeAlias = npt.NDArray[Any]
 
 

@@ -11,8 +11,6 @@ from typing import NamedTuple
 from instnorm.migrate.differences import checks as c
 from instnorm.migrate.differences.checks import Check
 
-__all__ = ["SECTIONS", "Cell", "Row", "Section"]
-
 
 class Cell(NamedTuple):
     """What one side does, and the check that it does; None where a CPU cannot tell."""
