@@ -48,20 +48,18 @@ def array_of(value: Any) -> Array:
     return np.asarray(value)
 
 
-def walk_of(array: Array) -> Walk | None:
-    """Return how to walk an array of shape (N, C, spatial...); None: a copy is needed.
+def walked(array: Array, walk: Walk | None = None) -> tuple[Array, Walk] | None:
+    """Return an array as the kernels take it, and how they walk it; None: a copy is needed.
 
-    Parameters
-    ----------
-    array : ndarray of shape (N, C, spatial...)
-        Of a dtype that the kernels take.
+    With a `walk`, that one or none.
     """
-    walk = ROWS if array.flags.c_contiguous else nearest_walk(array)
-    if walk.view(array) is not None:
-        return walk
-    # The stride of an axis of one element is arbitrary, and may have pointed to the wrong layout.
-    other = Walk((0, *_spatial_axes(array), 1), True)
-    return other if other.view(array) is not None else None
+    if walk is None:
+        # The stride of an axis of one element is arbitrary, and may point to the wrong layout:
+        # the second walk is for those.
+        first = ROWS if array.flags.c_contiguous else nearest_walk(array)
+        return walked(array, first) or walked(array, Walk((0, *_spatial_axes(array), 1), True))
+    view = walk.view(array)
+    return None if view is None else (view, walk)
 
 
 def nearest_walk(array: Array) -> Walk:
@@ -86,28 +84,22 @@ def _spatial_axes(array: Array) -> list[int]:
 
 
 def dense(array: Array, dtype: np.dtype[Any], walk: Walk | None = None) -> tuple[Array, Walk]:
-    """Return a copy that the kernels can walk, and how.
-
-    Parameters
-    ----------
-    array : ndarray of shape (N, C, spatial...)
-        Of any strides.
-    dtype : dtype
-        Of the copy; one that the kernels take.
-    walk : Walk, optional
-        How the copy should be walked; by default as is nearest to the array's own strides.
-    """
+    """Return a copy as the kernels take it, and how they walk it: as is nearest to its strides."""
     walk = nearest_walk(array) if walk is None else walk
-    copy = empty(array.shape, dtype, walk)
+    copy, view = empty(array.shape, dtype, walk)
     # What is beyond the range of a narrower type becomes infinite there; no warning is due.
     with np.errstate(over="ignore"):
         copy[...] = array
-    return copy, walk
+    return view, walk
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any], walk: Walk) -> Array:
-    """Return an uninitialized array of shape (N, C, spatial...) to be walked so."""
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any], walk: Walk) -> tuple[Array, Array]:
+    """Return an uninitialized array of shape (N, C, spatial...), and as the kernels take it."""
     if walk.order is None:
-        return memory.empty(shape, dtype)
-    array = memory.empty(tuple(shape[axis] for axis in walk.order), dtype)
-    return array.transpose(np.argsort(walk.order))
+        array = memory.empty(shape, dtype)
+    else:
+        array = memory.empty(tuple(shape[axis] for axis in walk.order), dtype)
+        array = array.transpose(np.argsort(walk.order))
+    view = walk.view(array)
+    assert view is not None  # memory is laid out as the walk wants it
+    return array, view

@@ -13,14 +13,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from instnorm._layouts import Array
 from instnorm.autograd import Function
 
 if TYPE_CHECKING:
     from instnorm.tensor import Tensor
 
-Array: TypeAlias = npt.NDArray[Any]
 ArrayMap: TypeAlias = Callable[[Array], Array]
 
 

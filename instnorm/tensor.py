@@ -92,16 +92,13 @@ class Tensor:
     _counter: list[int]  # how often the memory was changed in place; views share it
 
     def __init__(self, data: npt.ArrayLike | Tensor, requires_grad: bool = False) -> None:
-        self._set(_as_array(data))
-        self._counter = data._counter if isinstance(data, Tensor) else [0]
-        self.requires_grad = requires_grad
-
-    def _set(self, array: npt.NDArray[Any]) -> None:
-        self.data = array
+        self.data = _as_array(data)
         self.grad_fn = None
         self._output_index = 0
         self._grad: Tensor | None = None
         self._requires_grad = False
+        self._counter = data._counter if isinstance(data, Tensor) else [0]
+        self.requires_grad = requires_grad
 
     @staticmethod
     def _of(array: npt.NDArray[Any]) -> Tensor:

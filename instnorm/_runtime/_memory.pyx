@@ -29,34 +29,7 @@ from libc.string cimport memcpy, memset
 
 cnp.import_array()
 
-cdef extern from *:
-    """
-    #include <stdatomic.h>
-    #include <stdlib.h>
-    #if defined(__linux__)
-    #include <sys/mman.h>
-    #endif
-
-    static atomic_flag instnorm_flag = ATOMIC_FLAG_INIT;
-    static void instnorm_lock(void) {
-        while (atomic_flag_test_and_set_explicit(&instnorm_flag, memory_order_acquire)) {}
-    }
-    static void instnorm_unlock(void) {
-        atomic_flag_clear_explicit(&instnorm_flag, memory_order_release);
-    }
-
-    /* Whole pages; from HUGE on, huge ones where the system gives them. */
-    #define INSTNORM_HUGE ((size_t)2 << 20)
-    static void *instnorm_pages(size_t size) {
-        void *pages = NULL;
-        size_t alignment = size >= 2 * INSTNORM_HUGE ? INSTNORM_HUGE : 4096;
-        if (posix_memalign(&pages, alignment, size) != 0) { return NULL; }
-    #if defined(__linux__) && defined(MADV_HUGEPAGE)
-        if (alignment == INSTNORM_HUGE) { madvise(pages, size, MADV_HUGEPAGE); }
-    #endif
-        return pages;
-    }
-    """
+cdef extern from "memory.h":
     void instnorm_lock() noexcept nogil
     void instnorm_unlock() noexcept nogil
     void *instnorm_pages(size_t size) noexcept nogil

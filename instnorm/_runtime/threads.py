@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import Path
 
 from instnorm._runtime.simd import kernels
 
@@ -77,16 +78,12 @@ if hasattr(os, "register_at_fork"):
 
 def _cgroup_cpu_quota() -> float | None:
     """Processors that the cgroup allows, where it sets a limit (cgroup v2, then v1)."""
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") as file:
-            limit = int(file.read())
-        with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as file:
-            return limit / int(file.read()) if limit > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            texts = [Path("/sys/fs/cgroup", name).read_text() for name in names]
+            quota, period = map(int, " ".join(texts).split())
+            if quota > 0:
+                return quota / period
+        except (OSError, ValueError, ZeroDivisionError):  # ValueError: v2 says "max" for no limit
+            pass
+    return None

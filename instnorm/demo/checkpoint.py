@@ -12,18 +12,18 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from instnorm import nn
+from instnorm._layouts import Array
 from instnorm.demo.task import Learner
 
 # All metadata under one key, as safetensors writes several in no fixed order.
 METADATA_KEY = "instnorm.train"
 
-Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+Arrays: TypeAlias = Mapping[str, Array]
 
 
 class CheckpointError(ValueError):
@@ -71,7 +71,7 @@ class Checkpoint:
 
 def dumps(settings: Settings, epochs: int, learners: list[Learner]) -> bytes:
     """Make the content of a checkpoint."""
-    tensors: dict[str, npt.NDArray[Any]] = {}
+    tensors: dict[str, Array] = {}
     for learner in learners:
         tensors |= _named(learner, "net", learner.net.state_dict())
         tensors |= _named(learner, "momentum", _momentum_buffers(learner))
@@ -95,7 +95,7 @@ def _serialized(tensors: Arrays, metadata: dict[str, str] | None) -> bytes:
     return content
 
 
-def _named(learner: Learner, kind: str, arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+def _named(learner: Learner, kind: str, arrays: Arrays) -> dict[str, Array]:
     return {_prefix(learner, kind) + name: array for name, array in arrays.items()}
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from instnorm import functional as F
 from instnorm import instance_norm, nn, no_grad
-from instnorm.demo.task import Array, Defaults, Learner, Task
+from instnorm._layouts import Array
+from instnorm.demo.task import Defaults, Learner, Task
 from instnorm.tensor import Tensor
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from instnorm.demo.task import Array, Learner
+from instnorm._layouts import Array
+from instnorm.demo.task import Learner
 
 DPI = 150
 

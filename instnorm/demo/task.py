@@ -8,18 +8,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from instnorm import nn, optim
+from instnorm._layouts import Array
 from instnorm.tensor import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Array: TypeAlias = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)

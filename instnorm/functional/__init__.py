@@ -7,14 +7,7 @@ Every function takes Tensors or ndarrays and returns a Tensor. Images are
 from instnorm.arrays import ArgumentError as ArgumentError
 from instnorm.functional._inputs import Input as Input
 from instnorm.functional._inputs import as_tensor as as_tensor
-from instnorm.functional.activation import (
-    leaky_relu,
-    log_softmax,
-    relu,
-    sigmoid,
-    softmax,
-    tanh,
-)
+from instnorm.functional.activation import leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
 from instnorm.functional.conv import conv2d, linear
 from instnorm.functional.loss import Reduction as Reduction
 from instnorm.functional.loss import cross_entropy, l1_loss, mse_loss, nll_loss

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-import numpy.typing as npt
-
+from instnorm._layouts import Array
 from instnorm.tensor import Tensor
 
-Array: TypeAlias = npt.NDArray[Any]
 Input: TypeAlias = Tensor | Array
 
 

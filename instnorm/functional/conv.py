@@ -6,9 +6,10 @@ from typing import Any
 
 from instnorm import _primitives as ops
 from instnorm import autograd
+from instnorm._layouts import Array
 from instnorm.autograd import Function
 from instnorm.functional import windows as win
-from instnorm.functional._inputs import Array, Input, as_tensor
+from instnorm.functional._inputs import Input, as_tensor
 from instnorm.tensor import Tensor
 
 

@@ -7,7 +7,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from instnorm import _primitives as ops
-from instnorm.functional._inputs import Array, Input, as_tensor
+from instnorm._layouts import Array
+from instnorm.functional._inputs import Input, as_tensor
 from instnorm.functional.activation import log_softmax
 from instnorm.tensor import Tensor
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from instnorm import arrays, autograd
+from instnorm._layouts import Array
 from instnorm.arrays import ArgumentError
 from instnorm.autograd import Function
-from instnorm.functional._inputs import Array, Input, as_tensor
+from instnorm.functional._inputs import Input, as_tensor
 from instnorm.tensor import Tensor
 
 
@@ -143,15 +144,9 @@ def _update_running(
 ) -> None:
     """Take the statistics of a batch, each of shape (N, C), into the running ones."""
     running_mean, running_var, momentum = running
-    arrays.update_running(
-        _array(running_mean),
-        _array(running_var),
-        mean,
-        rstd,
-        momentum,
-        eps,
-        math.prod(input.shape[2:]),
-    )
+    length = math.prod(input.shape[2:])
+    targets = _array(running_mean), _array(running_var)
+    arrays.update_running(*targets, mean, rstd, momentum, eps, length)
     for changed in (running_mean, running_var):
         if isinstance(changed, Tensor):
             changed.mark_changed()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from instnorm import _primitives as ops
+from instnorm._layouts import Array
 from instnorm.functional import windows as win
-from instnorm.functional._inputs import Array, Input, as_tensor
+from instnorm.functional._inputs import Input, as_tensor
 from instnorm.tensor import Tensor
 
 

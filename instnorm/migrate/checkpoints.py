@@ -14,14 +14,13 @@ import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+from instnorm._layouts import Array
 
 __all__ = ["SUFFIXES", "Checkpoint", "CheckpointError", "dumps", "holds_metadata", "read"]
-
-Array: TypeAlias = npt.NDArray[Any]
 
 
 class CheckpointError(ValueError):

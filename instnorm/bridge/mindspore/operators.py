@@ -12,13 +12,10 @@ from typing import Any
 
 import mindspore
 import numpy as np
-import numpy.typing as npt
 from mindspore import ops
 
 from instnorm import Tensor, functional, grad, instance_norm, instance_norm_backward
-
-Array = npt.NDArray[Any]
-
+from instnorm._layouts import Array
 
 # --- PyNative mode -----------------------------------------------------------------
 

@@ -10,16 +10,14 @@ import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from instnorm import nn
+from instnorm._layouts import Array
 from instnorm.nn import mindspore
 from instnorm.tensor import Tensor
-
-Array: TypeAlias = npt.NDArray[Any]
 
 
 class Framework(ABC):
