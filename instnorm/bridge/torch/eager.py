@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from instnorm.arrays import update_running as take_in
+from instnorm.arrays import update_running as update_running_arrays
 from instnorm.bridge.torch import arrays
 
 # Mean and rstd that were used, whether they are the input's own, and the dtype of the bias, if any.
@@ -46,7 +46,7 @@ def update_running(
 ) -> None:
     """Take mean and rstd of one batch, of shape (N, C), into the running ones, in place."""
     mean_array, var_array = arrays.as_array(running_mean), arrays.as_array(running_var)
-    take_in(mean_array, var_array, mean, rstd, momentum, eps, length)
+    update_running_arrays(mean_array, var_array, mean, rstd, momentum, eps, length)
     increment_version((running_mean, running_var))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from instnorm.arrays import update_running as take_in
+from instnorm.arrays import update_running as update_running_arrays
 from instnorm.bridge.torch import arrays
 
 
@@ -74,7 +74,7 @@ def _update_running(
     length: int,
 ) -> None:
     mean_array, var_array = arrays.as_array(running_mean), arrays.as_array(running_var)
-    take_in(mean_array, var_array, mean.numpy(), rstd.numpy(), momentum, eps, length)
+    update_running_arrays(mean_array, var_array, mean.numpy(), rstd.numpy(), momentum, eps, length)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
