@@ -6,7 +6,8 @@ MINDSPORE := .venv-mindspore
 BIN := $(VENV)/bin
 # Some tools call others of the environment by name.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-SOURCES := setup.py pyproject.toml $(wildcard instnorm/*.pyx instnorm/_kernels/*)
+CYTHON := $(shell find instnorm -name '*.pyx' -o -name '*.pxi')
+SOURCES := setup.py pyproject.toml $(CYTHON) $(shell find instnorm -name '*.h' -o -name '*.hpp')
 
 .PHONY: demo test test-mindspore lint build bench bench-compare peers models clean
 
@@ -24,8 +25,9 @@ test-mindspore: $(MINDSPORE)/test  ## Compare with the real MindSpore, in an env
 lint: $(VENV)/lint        ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/cython-lint instnorm/*.pyx instnorm/_kernels/*
+	$(BIN)/cython-lint $(CYTHON)
 	$(BIN)/mypy
+	$(BIN)/stubtest instnorm._core instnorm._runtime._cpu instnorm._runtime._memory
 
 build: $(VENV)/lint       ## Make the sdist, and the wheel from it, in dist/
 	rm -rf dist
@@ -50,7 +52,8 @@ models: $(VENV)/models    ## Time three real PyTorch models, as they are and con
 	cd asv_bench && ../$(BIN)/python -m models --out ../models
 
 clean:
-	rm -rf $(VENV) $(MINDSPORE) build dist demo peers models *.egg-info instnorm/*.c instnorm/*.cpp instnorm/*.so
+	rm -rf $(VENV) $(MINDSPORE) build dist demo peers models *.egg-info
+	find instnorm -name '*.c' -delete -o -name '*.cpp' -delete -o -name '*.so' -delete
 
 $(VENV)/python:
 	@echo "Setting up .venv: this takes a minute, once"

@@ -19,14 +19,22 @@ FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=o
 # The kernels are C++ for the sake of their registers, which are templates.
 CPP_FLAGS = ["-std=c++17"]
 
-# The same source once more for wider registers; `simd.py` chooses when it is imported.
+# The same source once more for wider registers; `_runtime/simd.py` chooses when it is imported.
 X86_LEVELS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": [
         *["-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl"],
+        # Of the loops that are left to the compiler, all are short: wide registers slow them down.
         "-mprefer-vector-width=128",
     ],
 }
+
+# What a compiled module is made of, besides its own source.
+PARTS = [
+    name
+    for ending in ("pyx", "pxi", "h", "hpp")
+    for name in glob(f"instnorm/**/*.{ending}", recursive=True)
+]
 
 EMPTY_PROGRAM = "int main(void) { return 0; }\n"
 OPENMP_PROGRAM = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
@@ -73,7 +81,7 @@ def extension(name: str, source: str, flags: list[str]) -> Extension:
         ],
         extra_compile_args=FLAGS + flags,
         extra_link_args=openmp,
-        depends=["instnorm/_core.pyx", *glob("instnorm/_kernels/*")],
+        depends=PARTS,
     )
 
 
@@ -94,9 +102,13 @@ setup(
         *cythonize(
             [
                 extension("_core", "instnorm/_core.pyx", CPP_FLAGS + openmp),
-                extension("_memory", "instnorm/_memory.pyx", []),
+                extension("_runtime._cpu", "instnorm/_runtime/_cpu.pyx", []),
+                extension("_runtime._memory", "instnorm/_runtime/_memory.pyx", []),
             ]
         ),
-        *(extension(f"_core_{n}", wrapper_for(n), CPP_FLAGS + openmp + f) for n, f in levels().items()),
+        *(
+            extension(f"_core_{level}", wrapper_for(level), CPP_FLAGS + openmp + flags)
+            for level, flags in levels().items()
+        ),
     ]
 )

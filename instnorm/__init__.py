@@ -8,17 +8,20 @@ gradients.
 from importlib.metadata import PackageNotFoundError, version
 
 from instnorm import autograd, functional, nn, optim, testing
-from instnorm.arrays import instance_norm, instance_norm_backward
-from instnorm.autograd import enable_grad, grad, is_grad_enabled, no_grad
-from instnorm.memory import (
+from instnorm._runtime import memory as memory
+from instnorm._runtime import simd as simd
+from instnorm._runtime import threads as threads
+from instnorm._runtime.memory import (
     empty_cache,
     get_cache_limit,
     limit_from_environment,
     set_cache_limit,
 )
+from instnorm._runtime.threads import default_num_threads, get_num_threads, set_num_threads
+from instnorm.arrays import instance_norm, instance_norm_backward
+from instnorm.autograd import enable_grad, grad, is_grad_enabled, no_grad
 from instnorm.nn.init import manual_seed
 from instnorm.tensor import Tensor, tensor
-from instnorm.threads import default_num_threads, get_num_threads, set_num_threads
 
 try:
     __version__ = version("instnorm")

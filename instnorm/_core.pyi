@@ -1,6 +1,6 @@
 """Types of the compiled kernels; `_core.pyx` documents them."""
 
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +10,13 @@ _Doubles: TypeAlias = npt.NDArray[np.float64]
 
 HAS_OPENMP: bool
 HAS_FMA: bool
+HAS_SIMD: bool
 COMPILER: str
 BLOCK_SIZE: int
 STREAM_BYTES: int
 STREAM_PIXELS_BYTES: int
+__test__: dict[str, str]  # Cython's, of docstrings with doctests
 
-def cpu_supports(level: str) -> bool: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
 def forbid_threads() -> None: ...
@@ -53,9 +54,31 @@ def backward(
     through_statistics: bool,
     channels_last: bool = False,
 ) -> None: ...
+
+# The entries for small arrays take anything, and return None for what is not small and plain.
+
+@overload
 def forward_small(
-    x: Any, weight: Any, bias: Any, eps: Any
-) -> tuple[_Floats, _Doubles, _Doubles] | None: ...
+    x: object, weight: object, bias: object, eps: object, return_stats: Literal[False]
+) -> _Floats | None: ...
+@overload
+def forward_small(
+    x: object, weight: object, bias: object, eps: object, return_stats: bool
+) -> Any: ...
 def backward_small(
-    grad_output: Any, x: Any, weight: Any, mean: Any, rstd: Any, through_statistics: bool
+    grad_output: object,
+    x: object,
+    weight: object,
+    mean: object,
+    rstd: object,
+    through_statistics: bool,
 ) -> tuple[_Floats, _Floats, _Floats] | None: ...
+def update_running(
+    running_mean: object,
+    running_var: object,
+    mean: _Doubles,
+    rstd: _Doubles,
+    momentum: float,
+    eps: float,
+    length: int,
+) -> bool: ...

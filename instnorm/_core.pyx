@@ -45,15 +45,6 @@ STREAM_PIXELS_BYTES = STREAM_PIXELS_ABOVE
 
 # ------------------------------------------------------------ Python entries
 
-def cpu_supports(str level):
-    """Whether the processor, and the operating system, run code of a SIMD level."""
-    if level == "avx512":
-        return instnorm_has_avx512()
-    if level == "avx2":
-        return instnorm_has_avx2()
-    return level == "baseline"
-
-
 cdef int thread_count = 1
 cdef Py_ssize_t l2_bytes = instnorm_l2_bytes()
 cdef bint threads_allowed = INSTNORM_HAS_OPENMP

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 from numpy.exceptions import AxisError
 
-from instnorm import layouts, memory
-from instnorm.layouts import Walk
-from instnorm.simd import kernels
+from instnorm import _layouts as layouts
+from instnorm._layouts import Array, Walk
+from instnorm._runtime import memory
+from instnorm._runtime.simd import kernels
 
 __all__ = ["instance_norm", "instance_norm_backward"]
 
-Array: TypeAlias = npt.NDArray[Any]
 
 _DEFAULT_AXIS = 1
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+class ArgumentError(ValueError, RuntimeError):
+    """A parameter or statistic is missing, or does not fit the input.
+
+    It is a RuntimeError because PyTorch's is.
+    """
 
 
 @overload
@@ -140,10 +147,7 @@ def instance_norm(
         small = kernels.forward_small(x, weight, bias, eps, return_stats)
         if small is not None:
             return small
-    given = _float_array(x, "x")
-    _check_rank(given)
-    axis = _checked_channel_axis(channel_axis, given.ndim)
-    _check_out(out, "out", given)
+    given, axis = _checked_input(x, channel_axis, out)
     x = _channels_second(given, axis)
     weight = _parameter(weight, "weight", x.shape[1])
     bias = _parameter(bias, "bias", x.shape[1])
@@ -153,11 +157,11 @@ def instance_norm(
     if given_mean is None or given_rstd is None:
         check_spatial_size(x.shape, given.shape)
 
-    source, walk = _to_walk(x, x.dtype.newbyteorder("="))
+    dtype = x.dtype.newbyteorder("=")
+    view, walk = _to_read(x, dtype)
     result = memory.empty_like(given) if out is None else out
     destination = _channels_second(result, axis)
-    y = _to_write(destination, source.dtype, walk)
-    view, written = _views(walk, source, y)
+    y, written = _to_write(destination, dtype, walk)
     view, weight, bias = _apart(view, written), _apart(weight, written), _apart(bias, written)
     used_mean = memory.empty(x.shape[:2], _FLOAT64)
     used_rstd = memory.empty(x.shape[:2], _FLOAT64)
@@ -250,33 +254,59 @@ def instance_norm_backward(
         )
         if small is not None:
             return small
-    given = _float_array(x, "x")
-    _check_rank(given)
-    axis = _checked_channel_axis(channel_axis, given.ndim)
+    parameter_dtype = layouts.array_of(x if weight is None else weight).dtype
+    grad_input, *of_parameters = gradients(
+        grad_output,
+        x,
+        weight,
+        mean=mean,
+        rstd=rstd,
+        use_input_stats=use_input_stats,
+        channel_axis=channel_axis,
+        out=out,
+    )
+    # What is beyond the parameters' range is infinite, without a warning.
+    with np.errstate(over="ignore"):
+        grad_weight, grad_bias = (g.astype(parameter_dtype, copy=False) for g in of_parameters)
+    return grad_input, grad_weight, grad_bias
+
+
+def gradients(
+    grad_output: npt.ArrayLike,
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None,
+    *,
+    mean: npt.ArrayLike,
+    rstd: npt.ArrayLike,
+    use_input_stats: bool = True,
+    channel_axis: int = _DEFAULT_AXIS,
+    out: Array | None = None,
+) -> tuple[Array, Array, Array]:
+    """As `instance_norm_backward`, but that grad_weight and grad_bias are float64.
+
+    For callers whose weight and bias differ in dtype: each gradient is then narrowed to its own.
+    """
+    given, axis = _checked_input(x, channel_axis, out)
     grad_output = _float_array(grad_output, "grad_output")
     if grad_output.shape != given.shape:
         raise ValueError(
             f"grad_output has shape {grad_output.shape}, expected that of x, {given.shape}"
         )
-    _check_out(out, "out", given)
     x = _channels_second(given, axis)
-    parameter_dtype = x.dtype if weight is None else np.asarray(weight).dtype
     weight = _parameter(weight, "weight", x.shape[1])
     mean = _for_every_row(_statistic(mean, "mean", x.shape), x.shape)
     rstd = _for_every_row(_statistic(rstd, "rstd", x.shape), x.shape)
 
+    # Where the dtypes differ, both are read as that of x, or as float32 where that is half.
     same = grad_output.dtype == x.dtype
-    source, walk = _to_walk(x, x.dtype.newbyteorder("=") if same else _wide_dtype(x.dtype))
-    grad, _ = _to_walk(_channels_second(grad_output, axis), source.dtype, walk)
+    dtype = x.dtype.newbyteorder("=") if same else _wide_dtype(x.dtype)
+    view, walk = _to_read(x, dtype)
+    grad_view, _ = _to_read(_channels_second(grad_output, axis), dtype, walk)
     result = memory.empty_like(given) if out is None else out
     destination = _channels_second(result, axis)
-    grad_input = _to_write(destination, source.dtype, walk)
-    view, grad_view, written = _views(walk, source, grad, grad_input)
-    view, grad_view, weight = (
-        _apart(view, written),
-        _apart(grad_view, written),
-        _apart(weight, written),
-    )
+    grad_input, written = _to_write(destination, dtype, walk)
+    view, grad_view = _apart(view, written), _apart(grad_view, written)
+    weight = _apart(weight, written)
     grad_weight, grad_bias = np.empty(x.shape[1]), np.empty(x.shape[1])
     kernels.backward(
         grad_view,
@@ -291,11 +321,30 @@ def instance_norm_backward(
         walk.channels_last,
     )
     _deliver(grad_input, destination)
-    if parameter_dtype == grad_weight.dtype:
-        return result, grad_weight, grad_bias
-    # What is beyond the parameters' range is infinite, without a warning.
-    with np.errstate(over="ignore"):
-        return result, grad_weight.astype(parameter_dtype), grad_bias.astype(parameter_dtype)
+    return result, grad_weight, grad_bias
+
+
+def update_running(
+    running_mean: Array,
+    running_var: Array,
+    mean: Array,
+    rstd: Array,
+    momentum: float,
+    eps: float,
+    length: int,
+) -> None:
+    """Take the statistics of a batch, of shape (N, C) and float64, into the running ones, in place.
+
+    ``new = (1 - momentum) * old + momentum * x``, x being the mean over N of the samples'
+    means and unbiased variances; each was taken of `length` elements. The running ones are
+    writeable arrays of shape (C,), of any float dtype and strides.
+    """
+    if kernels.update_running(running_mean, running_var, mean, rstd, momentum, eps, length):
+        return
+    # The kernel takes contiguous float32 and float64.
+    wide_mean, wide_var = np.array(running_mean, np.float64), np.array(running_var, np.float64)
+    kernels.update_running(wide_mean, wide_var, mean, rstd, momentum, eps, length)
+    running_mean[...], running_var[...] = wide_mean, wide_var
 
 
 # --- checks of single arguments ---------------------------------------------
@@ -325,7 +374,7 @@ def check_spatial_size(shape: tuple[int, ...], given: tuple[int, ...] | None = N
 
 def is_float_dtype(dtype: np.dtype[Any]) -> bool:
     """Tell whether `dtype` is one of the float types that can be normalized."""
-    # The one-letter codes of float16, float32 and float64: names cost microseconds.
+    # float16, float32 and float64 by their one-letter codes, as dtype.name takes microseconds.
     return dtype.char in "efd" or dtype.name == "bfloat16"
 
 
@@ -347,9 +396,15 @@ def _checked_channel_axis(axis: int, ndim: int) -> int:
     return index % ndim
 
 
-def _check_rank(x: Array) -> None:
-    if x.ndim < 3:
-        raise ValueError(f"x has shape {x.shape}, expected at least 3 axes: (N, C, spatial...)")
+def _checked_input(x: Any, channel_axis: int, out: Array | None) -> tuple[Array, int]:
+    """Return x as an array, and which axis is C, once the three are found fit."""
+    array = _float_array(x, "x")
+    if array.ndim < 3:
+        raise ValueError(f"x has shape {array.shape}, expected at least 3 axes: (N, C, spatial...)")
+    axis = _checked_channel_axis(channel_axis, array.ndim)
+    if out is not None:
+        _check_out(out, array)
+    return array, axis
 
 
 def _parameter(value: npt.ArrayLike | None, name: str, channels: int) -> Array | None:
@@ -358,8 +413,8 @@ def _parameter(value: npt.ArrayLike | None, name: str, channels: int) -> Array |
         return None
     array = _float_array(value, name)
     if array.shape != (channels,):
-        raise ValueError(
-            f"{name} has shape {array.shape}, expected ({channels},): one for each channel of x"
+        raise ArgumentError(
+            f"{name} has shape {array.shape}, expected ({channels},): one for each channel"
         )
     return _plain(array)
 
@@ -373,9 +428,9 @@ def _statistic(value: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -
         return None
     array = _float_array(value, name)
     if array.shape != shape[:2] and array.shape != shape[1:2]:
-        raise ValueError(
+        raise ArgumentError(
             f"{name} has shape {array.shape}, expected {shape[1:2]} or {shape[:2]}: "
-            "one for each channel of x, or for each channel of each sample"
+            "one for each channel, or for each channel of each sample"
         )
     return array.astype(np.float64, copy=False)
 
@@ -394,17 +449,15 @@ def _for_every_row(statistic: Array, shape: tuple[int, ...]) -> Array:
     return np.ascontiguousarray(np.broadcast_to(statistic, shape[:2]))
 
 
-def _check_out(out: Array | None, name: str, x: Array) -> None:
-    if out is None:
-        return
+def _check_out(out: object, x: Array) -> None:
     if not isinstance(out, np.ndarray):
-        raise TypeError(f"{name} must be an ndarray, got {type(out).__name__}")
+        raise TypeError(f"out must be an ndarray, got {type(out).__name__}")
     if out.shape != x.shape:
-        raise ValueError(f"{name} has shape {out.shape}, expected that of x, {x.shape}")
+        raise ValueError(f"out has shape {out.shape}, expected that of x, {x.shape}")
     if out.dtype != x.dtype:
-        raise TypeError(f"{name} has dtype {out.dtype}, expected that of x, {x.dtype}")
+        raise TypeError(f"out has dtype {out.dtype}, expected that of x, {x.dtype}")
     if not out.flags.writeable:
-        raise ValueError(f"{name} is read-only")
+        raise ValueError("out is read-only")
 
 
 # --- between the caller's arrays and the kernels' -----------------------------
@@ -427,25 +480,17 @@ def _channels_second(array: Array, axis: int) -> Array:
     return array if axis == 1 else np.moveaxis(array, axis, 1)
 
 
-def _to_walk(array: Array, dtype: np.dtype[Any], walk: Walk | None = None) -> tuple[Array, Walk]:
-    """Return what a kernel can walk, in the given way if any: the array itself or a copy."""
-    if array.dtype == dtype:
-        own = layouts.walk_of(array) if walk is None else walk
-        if own is not None and own.view(array) is not None:
-            return array, own
-    return layouts.dense(array, dtype, walk)
+def _to_read(array: Array, dtype: np.dtype[Any], walk: Walk | None = None) -> tuple[Array, Walk]:
+    """Return what a kernel can read, in the given walk if any: of the array itself or a copy."""
+    found = layouts.walked(array, walk) if array.dtype == dtype else None
+    return layouts.dense(array, dtype, walk) if found is None else found
 
 
-def _to_write(destination: Array, dtype: np.dtype[Any], walk: Walk) -> Array:
-    """Return `destination` where a kernel can write there, else a new array to write to."""
-    if destination.dtype == dtype and walk.view(destination) is not None:
-        return destination
+def _to_write(destination: Array, dtype: np.dtype[Any], walk: Walk) -> tuple[Array, Array]:
+    """Return `destination`, or a new array if a kernel cannot write there, and what it writes."""
+    if destination.dtype == dtype and (found := layouts.walked(destination, walk)) is not None:
+        return destination, found[0]
     return layouts.empty(destination.shape, dtype, walk)
-
-
-def _views(walk: Walk, *arrays: Array) -> list[Array]:
-    views = [walk.view(array) for array in arrays]
-    return [view for view in views if view is not None]
 
 
 _A = TypeVar("_A", Array, Array | None)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
-from instnorm.memory import SMALLEST_RECYCLED, recycled_memory
+from instnorm._runtime.memory import SMALLEST_RECYCLED, recycled_memory
 
 if TYPE_CHECKING:
     from instnorm.tensor import Tensor
@@ -46,7 +46,7 @@ def is_grad_enabled() -> bool:
 def is_recorded(*operands: Tensor | None) -> bool:
     """Return whether an operation on these Tensors is recorded in the graph."""
     if _mode.enabled:
-        for operand in operands:  # faster than any()
+        for operand in operands:  # `any` with a generator takes twice the time of this loop
             if operand is not None and operand._requires_grad:
                 return True
     return False
@@ -174,7 +174,7 @@ class Function:
                 needs.append(a._requires_grad)
                 edges.append(_edge_to(a) if a._requires_grad else None)
                 if a.data.nbytes >= SMALLEST_RECYCLED:
-                    large = True  # and so may be the result
+                    large = True  # the result may be so too: allocate it from the cache
             else:
                 needs.append(False)
                 edges.append(None)
@@ -200,7 +200,7 @@ class Function:
             node._record(outputs)
             if not is_new:
                 node._find_saved_outputs(outputs)
-        # A tuple is typed as a Tensor here: one can be unpacked just as well.
+        # The return type says Tensor for a tuple of them too, as a Tensor can be unpacked as well.
         return cast("Tensor", outputs) if isinstance(result, tuple) else outputs[0]
 
     def save_for_backward(self, *values: Tensor | np.ndarray[Any, Any] | None) -> None:
@@ -223,7 +223,7 @@ class Function:
                 "backward ran through this part of the graph before, and its saved tensors were "
                 "freed. Pass retain_graph=True to the first backward() or grad() to run it twice."
             )
-        for value, version in zip(saved, self._versions):  # noqa: B905 - it takes time
+        for value, version in zip(saved, self._versions):  # noqa: B905 - strict=True takes time, and both are as long
             if version is not None and value._counter[0] != version:
                 raise RuntimeError(
                     f"a Tensor of shape {value.shape} that {type(self).__name__} needs for its "
@@ -376,7 +376,7 @@ def _run_backward(
         while order:
             node = order.pop()
             grads = pending.pop(node, None)
-            if grads is not None and sink.take_from_node(node, grads):
+            if grads is not None and sink.accept_from_node(node, grads):
                 _run_node(node, grads, pending, sink)
                 if not retain_graph:
                     node._saved = None if node._saved else ()
@@ -450,7 +450,7 @@ def _run_node(
             f"{type(node).__name__}.backward returned {len(result)} gradients, expected "
             f"{len(node._edges)}: one for each argument of apply"
         )
-    for edge, g in zip(node._edges, result):  # noqa: B905 - it takes time
+    for edge, g in zip(node._edges, result):  # noqa: B905 - strict=True takes time, and the lengths were compared
         if edge is not None and g is not None:
             _send(g, edge, pending, sink, node)
 
@@ -472,7 +472,7 @@ def _send(
     if gradient.data.dtype is not dtype and gradient.data.dtype != dtype:
         gradient = gradient.to(dtype)
     if not isinstance(target, Function):
-        sink.take_from_leaf(target, gradient)
+        sink.accept_for_leaf(target, gradient)
         return
     slots = pending.setdefault(target, [None] * len(target._specs))
     so_far = slots[index]
@@ -486,7 +486,7 @@ def _error_of_gradient(
     shape: tuple[int, ...],
 ) -> Exception:
     """What to raise where a backward returned a gradient that does not fit."""
-    assert sender is not None  # what a pass starts with has been checked
+    assert sender is not None  # the gradients that a pass starts with were checked by `_seed`
     start = f"{type(sender).__name__}.backward returned "
     argument = f"argument {sender._edges.index(edge)}"
     if not isinstance(gradient, _tensor.Tensor):
@@ -499,7 +499,7 @@ def _error_of_gradient(
     )
 
 
-# Where gradients end. `take_from_node` also says whether the node is to be run.
+# Where gradients end up. `accept_from_node` also says whether the node's backward has to run.
 
 
 class _Leaves:
@@ -509,10 +509,10 @@ class _Leaves:
         self._create_graph = create_graph
         self._found: dict[Tensor, Tensor] = {}
 
-    def take_from_node(self, node: Function, grads: list[Tensor | None]) -> bool:
+    def accept_from_node(self, node: Function, grads: list[Tensor | None]) -> bool:
         return True
 
-    def take_from_leaf(self, leaf: Tensor, gradient: Tensor) -> None:
+    def accept_for_leaf(self, leaf: Tensor, gradient: Tensor) -> None:
         so_far = self._found.get(leaf)
         self._found[leaf] = gradient if so_far is None else so_far + gradient
 
@@ -523,11 +523,11 @@ class _Leaves:
                 leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient
             elif leaf._grad is None:
                 array = gradient.data
-                # Two leaves may have been sent the same array or Tensor, and a backward
-                # function or its caller may keep it: only what nobody else sees is taken.
+                # The array becomes the leaf's gradient without a copy only if nobody else holds it:
+                # two leaves may have been sent the same one, or a backward function may keep it.
                 unseen = (
                     sys.getrefcount(gradient) <= _UNSHARED
-                    and sys.getrefcount(array) <= _UNSHARED + 1  # the Tensor's
+                    and sys.getrefcount(array) <= _UNSHARED + 1  # the Tensor's own reference
                     and array.flags.owndata
                     and array.flags.writeable
                     and array.strides == leaf.data.strides
@@ -576,13 +576,13 @@ class _Inputs:
                 ):
                     self._leading.add(node)
 
-    def take_from_node(self, node: Function, grads: list[Tensor | None]) -> bool:
+    def accept_from_node(self, node: Function, grads: list[Tensor | None]) -> bool:
         for index, gradient in enumerate(grads):
             if gradient is not None and (id(node), index) in self._keys:
                 self._found[id(node), index] = gradient
         return node in self._leading
 
-    def take_from_leaf(self, leaf: Tensor, gradient: Tensor) -> None:
+    def accept_for_leaf(self, leaf: Tensor, gradient: Tensor) -> None:
         key = (id(leaf), 0)
         if key in self._keys:
             so_far = self._found.get(key)

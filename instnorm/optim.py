@@ -140,7 +140,7 @@ class SGD:
         if options["momentum"] != 0:
             buffer = self._buffers.get(param)
             if buffer is None:
-                buffer = self._buffers[param] = np.array(grad)  # an array without axes, too
+                buffer = self._buffers[param] = np.array(grad)  # also where it is a NumPy scalar
             else:
                 buffer *= options["momentum"]
                 buffer += (1 - options["dampening"]) * grad

@@ -1,7 +1,7 @@
 """Tensor: an ndarray that can remember how it was computed, to be differentiated.
 
 The class holds the array, the gradient and the link into the graph. Its arithmetic
-is in `primitives`, the graph in `autograd`.
+is in `_primitives`, the graph in `autograd`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from instnorm import _primitives as ops
 from instnorm import autograd
-from instnorm import primitives as ops
 
 if TYPE_CHECKING:
     from typing import Self
@@ -84,7 +84,7 @@ class Tensor:
         "grad_fn",
     )
 
-    # An ndarray on the left of an operator leaves the operation to the Tensor.
+    # Tells NumPy to return NotImplemented from `ndarray + Tensor`, so that __radd__ is called.
     __array_ufunc__ = None
 
     data: npt.NDArray[Any]
@@ -92,16 +92,13 @@ class Tensor:
     _counter: list[int]  # how often the memory was changed in place; views share it
 
     def __init__(self, data: npt.ArrayLike | Tensor, requires_grad: bool = False) -> None:
-        self._set(_as_array(data))
-        self._counter = data._counter if isinstance(data, Tensor) else [0]
-        self.requires_grad = requires_grad
-
-    def _set(self, array: npt.NDArray[Any]) -> None:
-        self.data = array
+        self.data = _as_array(data)
         self.grad_fn = None
         self._output_index = 0
         self._grad: Tensor | None = None
         self._requires_grad = False
+        self._counter = data._counter if isinstance(data, Tensor) else [0]
+        self.requires_grad = requires_grad
 
     @staticmethod
     def _of(array: npt.NDArray[Any]) -> Tensor:
@@ -363,7 +360,7 @@ class Tensor:
 
     def where(self, condition: npt.NDArray[Any], other: Operand) -> Tensor:
         """Return these elements where `condition` is True, those of `other` elsewhere."""
-        # A copy: the graph keeps it, and the caller may go on to change it.
+        # A copy, as the graph keeps it, and the caller may change the array before backward.
         mask = _as_array(condition).copy()
         result: Tensor = ops.Where.apply(mask, self, self._operand(other))
         return result
@@ -427,6 +424,36 @@ class Tensor:
         """1 / (1 + exp(-x)) of each element."""
         return ops.Sigmoid.apply(self)
 
+    def softmax(self, dim: int) -> Tensor:
+        """``exp(x) / sum(exp(x))`` along an axis, computed without overflow.
+
+        Parameters
+        ----------
+        dim : int
+            The axis whose elements add up to 1.
+
+        Returns
+        -------
+        Tensor
+
+        Raises
+        ------
+        IndexError
+            If `dim` is out of range.
+
+        Examples
+        --------
+        >>> import instnorm
+        >>> instnorm.tensor([[0.0, 0.0], [1000.0, 0.0]]).softmax(dim=1)
+        tensor([[0.5, 0.5],
+                [1. , 0. ]])
+        """
+        return ops.Softmax.apply(self, ops.axes_of(int(dim), self.ndim))
+
+    def log_softmax(self, dim: int) -> Tensor:
+        """``x - log(sum(exp(x)))`` along an axis, computed without overflow; see `softmax`."""
+        return ops.LogSoftmax.apply(self, ops.axes_of(int(dim), self.ndim))
+
     # --- reductions --------------------------------------------------------------
 
     def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
@@ -435,7 +462,7 @@ class Tensor:
 
     def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """Mean over all axes, or over those in `dim`."""
-        if ops.is_half(self.dtype):  # the sum, or the count, may be out of its range
+        if ops.is_half(self.dtype):  # whose range the sum or the count may exceed
             return self.float().mean(dim, keepdim).to(self.dtype)
         axes = ops.axes_of(dim, self.ndim)
         return ops.sum_over(self, axes, keepdim) / ops.elements_over(self.shape, axes)
@@ -510,7 +537,7 @@ class Tensor:
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Swap two axes."""
         first, second = ops.axes_of(dim0, self.ndim), ops.axes_of(dim1, self.ndim)
-        swap = dict(zip(first + second, second + first, strict=True))  # empty without axes
+        swap = dict(zip(first + second, second + first, strict=True))  # {} for a 0-d Tensor
         return ops.permuted(self, tuple([swap.get(axis, axis) for axis in range(self.ndim)]))
 
     def permute(self, *dims: Any) -> Tensor:
@@ -670,6 +697,6 @@ def _plain_index(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple([_plain_index(i) for i in index])
     if isinstance(index, Tensor | np.ndarray):
-        # A copy: the graph keeps it, and the caller may go on to change it.
+        # A copy, as the graph keeps it, and the caller may change the array before backward.
         return (index.data if isinstance(index, Tensor) else index).copy()
     return index

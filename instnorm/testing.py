@@ -173,7 +173,7 @@ def gradgradcheck(
     with enable_grad():
         outputs = _float_outputs(func(*arguments))
     if grad_outputs is None:
-        # Another seed: gradcheck draws the cotangents of the gradients from `seed`.
+        # From another seed than `gradcheck` below draws its cotangents from.
         grad_outputs = [Tensor(v, requires_grad=True) for v in _cotangents(outputs, seed + 1)]
     cotangents = _sequence(grad_outputs)
     _check_grad_outputs(cotangents, outputs)
@@ -346,14 +346,14 @@ class _Differences:
             lower = self._outputs()
         finally:
             array[entry] = before
-        # The step that was taken: `before + eps` has been rounded.
+        # Divided by the step that was really taken, as `before + eps` and `before - eps` round.
         return [
             float((v * (u - w)).sum() / (above - below))
             for v, u, w in zip(self._cotangents, upper, lower, strict=True)
         ]
 
     def _outputs(self) -> list[Array]:
-        # Copies: an output may be a view of an input, which moves on.
+        # Copies, as an output may be a view of an input, which is perturbed again.
         outputs = _float_outputs(self._func(*self._arguments))
         return [np.array(out.data, np.float64) for out in outputs]
 
@@ -371,7 +371,7 @@ class _Mismatch(NamedTuple):
 
 def _close(analytical: Array, numerical: Array, atol: float, rtol: float) -> npt.NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):
-        # NaN, and inf minus inf, compare as False: they are off.
+        # NaN, and so inf - inf, compares as False: it counts as off.
         return np.asarray(np.abs(analytical - numerical) <= atol + rtol * np.abs(numerical))
 
 

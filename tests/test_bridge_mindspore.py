@@ -21,6 +21,7 @@ with warnings.catch_warnings():
     from composition import RANKS, SHAPES, C, composed, composed_results, normal
 
     from instnorm.bridge import mindspore as bridge
+    from instnorm.bridge.mindspore import modules, operators, replacement
 
 ms_nn, ops = mindspore.nn, mindspore.ops
 
@@ -229,8 +230,8 @@ def test_other_strides():
 def test_results_share_memory_and_outlive_the_call():
     x = np.ascontiguousarray(normal(2, C, 64, 64), np.float32)
     tensor = mindspore.from_numpy(x)
-    assert bridge._ndarray(tensor).ctypes.data == x.ctypes.data
-    assert bridge._tensor(x, tensor).asnumpy().ctypes.data == x.ctypes.data
+    assert operators.ndarray_of(tensor).ctypes.data == x.ctypes.data
+    assert operators.tensor_of(x, tensor).asnumpy().ctypes.data == x.ctypes.data
     layer = bridge.InstanceNorm2d(C)
     kept = layer(tensor)
     before = kept.asnumpy().copy()
@@ -279,7 +280,7 @@ def tensors(dtype=mindspore.float64):
     return arguments, cotangents
 
 
-operator = bridge._operator(1e-3)
+operator = operators.operator_for(1e-3)
 
 
 def ours(x, gamma, beta):
@@ -490,4 +491,5 @@ def test_the_example_trains_in_both_modes():
 
 
 def test_doctests():
-    assert doctest.testmod(bridge) == (0, 19)
+    found = [doctest.testmod(module) for module in (modules, replacement)]
+    assert (sum(r.failed for r in found), sum(r.attempted for r in found)) == (0, 19)

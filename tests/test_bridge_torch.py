@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize, prune
 
 import instnorm
 from instnorm.bridge import torch as bridge
-from instnorm.bridge.torch import kernels, operators
+from instnorm.bridge.torch import arrays, operators
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 SHAPES = [(2, 3, 7), (2, 3, 4, 5), (1, 3, 4, 5), (2, 1, 4, 5), (2, 3, 2, 3, 4), (1, 2, 1, 1, 5)]
@@ -83,8 +83,8 @@ def calls(monkeypatch):
         return function(*args)
 
     for name in ("forward", "backward"):
-        function = getattr(kernels, name)
-        monkeypatch.setattr(kernels, name, functools.partial(recorded, name, function))
+        function = getattr(arrays, name)
+        monkeypatch.setattr(arrays, name, functools.partial(recorded, name, function))
     return seen
 
 
@@ -142,10 +142,10 @@ def test_channels_last_of_one_channel_stays_what_pytorch_calls_it():
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_tensors_become_arrays_on_the_same_memory(dtype, layout):
     x = in_layout(torch.zeros(2, 3, 4, 5, dtype=dtype), layout).requires_grad_()
-    array = kernels.as_array(x)
+    array = arrays.as_array(x)
     assert array.ctypes.data == x.data_ptr()
     assert array.shape == x.shape
-    back = kernels.as_tensor(array)
+    back = arrays.as_tensor(array)
     assert back.dtype == dtype
     assert back.data_ptr() == x.data_ptr()
 
@@ -425,6 +425,34 @@ def test_several_threads_at_once():
         assert relative(actual, expected) < 1e-6
 
 
+@pytest.mark.parametrize("weight_dtype", [None, torch.float16])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_bias_has_gradients_of_its_own_precision(weight_dtype, compiled):
+    x, g = random((2, 3, 40), torch.float32), random((2, 3, 40), torch.float32, seed=1)
+    weight = None if weight_dtype is None else random(3, weight_dtype).requires_grad_()
+    bias = random(3, torch.float64).requires_grad_()
+
+    def run(x, weight, bias):
+        return bridge.instance_norm(x, weight=weight, bias=bias)
+
+    if compiled:
+        torch.compiler.reset()
+        run = torch.compile(run, backend="aot_eager", fullgraph=True)
+    (grad,) = torch.autograd.grad(run(x, weight, bias), bias, g)
+    assert grad.dtype == torch.float64
+    torch.testing.assert_close(grad, g.double().sum((0, 2)), rtol=1e-6, atol=0)
+
+
+def test_a_bias_alone_can_be_differentiated_twice():
+    x, g = (random((2, 3, 5), seed=seed).requires_grad_() for seed in (0, 1))
+    bias = random(3).requires_grad_()
+    run = functools.partial(bridge.instance_norm, weight=None)
+    (grad,) = torch.autograd.grad(run(x, bias=bias), bias, g, create_graph=True)
+    cotangent = random(3, seed=2)
+    (second,) = torch.autograd.grad(grad, g, cotangent)
+    torch.testing.assert_close(second, cotangent.reshape(1, 3, 1).expand(2, 3, 5))
+
+
 # --- torch.compile, export, tracing --------------------------------------------------
 
 
@@ -486,9 +514,12 @@ def test_operators_do_what_they_say(layout, affine):
     stats = random((2, 3)).square()
     g = random(x.shape, torch.float32)
     detached = None if weight is None else weight.detach()
+    dtype = torch.float64 if affine else None
     torch.library.opcheck(
-        operators.instance_norm_backward, (g, x.detach(), detached, stats, stats, True)
+        operators.instance_norm_backward, (g, x.detach(), detached, stats, stats, True, dtype)
     )
+    running = torch.zeros(3), torch.ones(3)
+    torch.library.opcheck(operators.update_running, (*running, stats, stats, 0.1, 1e-5, 20))
 
 
 @pytest.mark.parametrize("strict", [True, False])

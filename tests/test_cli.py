@@ -194,7 +194,7 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path, capsys):
 
 def test_info_tells_what_runs(capsys):
     import instnorm
-    from instnorm import simd
+    from instnorm._runtime import simd
 
     assert cli.main(["info"]) == 0
     printed = capsys.readouterr().out

@@ -11,8 +11,9 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from instnorm import checkpoints, cli, convert, nn
-from instnorm.checkpoints import CheckpointError
+from instnorm import cli, convert, nn
+from instnorm.migrate import checkpoints
+from instnorm.migrate.checkpoints import CheckpointError
 from instnorm.nn import mindspore as ms
 
 PAIRS = {

@@ -10,8 +10,8 @@ import pytest
 
 from instnorm import cli
 from instnorm.differences import INSTNORM_MINDSPORE, INSTNORM_PYTORCH, SECTIONS
-from instnorm.differences.frameworks import MindSpore, PyTorch
 from instnorm.differences.render import as_json, as_markdown, as_text
+from instnorm.migrate.differences.frameworks import MindSpore, PyTorch
 
 PAGE = Path(__file__).parent.parent / "docs" / "differences.md"
 ROWS = {row.topic: row for section in SECTIONS for row in section.rows}

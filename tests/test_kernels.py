@@ -12,8 +12,8 @@ import reference
 from reference import gradient_scale
 
 import instnorm
-from instnorm import simd
-from instnorm.simd import kernels
+from instnorm._runtime import simd
+from instnorm._runtime.simd import kernels
 
 BLOCK = kernels.BLOCK_SIZE
 # Around the widths of a vector, a flush and a block; and prime.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import instnorm
-from instnorm import _memory, memory
+from instnorm._runtime import _memory, memory
 
 LARGE = (4, 8, 64, 64)  # 512 KiB of float32
 

@@ -15,7 +15,7 @@ from beside_torch import LAYOUTS, torch_tensor
 from sklearn.datasets import load_digits
 
 import instnorm
-from instnorm.cli.digits import Digits
+from instnorm.demo.digits import Digits
 
 STEPS = 50
 WIDE, NARROW = (16, 32), (4, 8)

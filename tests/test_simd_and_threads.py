@@ -10,9 +10,24 @@ import numpy as np
 import pytest
 
 import instnorm
-from instnorm import _core, simd
+from instnorm import _core
+from instnorm._runtime import simd
 
 KERNEL_TESTS = Path(__file__).with_name("test_kernels.py")
+
+
+def test_only_the_chosen_kernels_are_loaded():
+    code = (
+        "import sys, instnorm\n"
+        "from instnorm._runtime import simd\n"
+        "list(simd.available())\n"
+        "print(*(name for name in sys.modules if name.startswith('instnorm._core')))\n"
+        "print(*(simd._module(level).__name__ for level in simd.available()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = [simd._module_name(level) for level in simd.available()]
+    chosen = simd._module_name(simd.level)
+    assert done.stdout.splitlines() == [chosen, " ".join(names)]
 
 
 @pytest.mark.parametrize("level", [name for name in simd.available() if name != simd.level])
@@ -29,7 +44,7 @@ def test_the_tests_of_the_kernels_pass_at_every_level(level):
 
 
 def test_the_widest_level_is_the_default():
-    code = "from instnorm import simd; print(simd.level)"
+    code = "from instnorm._runtime import simd; print(simd.level)"
     env = {k: v for k, v in os.environ.items() if k != "INSTNORM_SIMD"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
@@ -106,7 +121,7 @@ def test_a_bad_number_of_threads_is_refused(n, error):
 
 @pytest.mark.parametrize(("value", "expected"), [("3", 3), ("2,4", 2), ("", None), ("x", None)])
 def test_omp_num_threads_is_honoured(monkeypatch, value, expected):
-    from instnorm.threads import default_num_threads
+    from instnorm._runtime.threads import default_num_threads
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     otherwise = default_num_threads()
@@ -115,7 +130,7 @@ def test_omp_num_threads_is_honoured(monkeypatch, value, expected):
 
 
 def test_affinity_is_honoured(monkeypatch):
-    from instnorm.threads import default_num_threads
+    from instnorm._runtime.threads import default_num_threads
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {5})

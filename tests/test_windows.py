@@ -7,8 +7,8 @@ import pytest
 import torch
 from beside_torch import LAYOUTS, channels_last, memory_order, normal, torch_tensor
 
-from instnorm import windows as win
-from instnorm.windows import Window
+from instnorm.functional import windows as win
+from instnorm.functional.windows import Window
 
 GEOMETRIES = {
     "plain": ((2, 3, 5, 6), {"kernel_size": 3}),

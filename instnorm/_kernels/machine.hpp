@@ -1,4 +1,4 @@
-// What the build knows of itself: the compiler, OpenMP, and what the processor supports.
+// What the build knows of itself: the compiler and OpenMP; and the size of a cache.
 #pragma once
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -26,17 +26,4 @@ static const char *const INSTNORM_COMPILER = "clang " __clang_version__;
 static const char *const INSTNORM_COMPILER = "gcc " __VERSION__;
 #else
 static const char *const INSTNORM_COMPILER = "unknown";
-#endif
-#if defined(__x86_64__) && defined(__GNUC__)
-static int instnorm_has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
-static int instnorm_has_avx512(void) {
-    return instnorm_has_avx2() && __builtin_cpu_supports("avx512f")
-        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")
-        && __builtin_cpu_supports("avx512vl");
-}
-#else
-static int instnorm_has_avx2(void) { return 0; }
-static int instnorm_has_avx512(void) { return 0; }
 #endif

@@ -101,8 +101,6 @@ cdef extern from "_kernels/machine.hpp" nogil:
     const int INSTNORM_HAS_OPENMP
     const char *INSTNORM_COMPILER
     long instnorm_l2_bytes() noexcept
-    bint instnorm_has_avx2() noexcept
-    bint instnorm_has_avx512() noexcept
 
 # What arrays hold.
 ctypedef fused element:

@@ -6,8 +6,6 @@ import argparse
 import math
 from collections.abc import Callable
 
-__all__ = ["integer", "number"]
-
 
 def integer(least: int, most: int | None = None) -> Callable[[str], int]:
     """Make a type for argparse: an integer in a range.

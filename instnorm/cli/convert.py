@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from instnorm import checkpoints, convert
 from instnorm.cli.errors import CommandError
 from instnorm.cli.files import write_whole
-
-__all__ = ["add_arguments", "run"]
+from instnorm.migrate import checkpoints
+from instnorm.migrate.state_dicts import Converted, state_dict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert the file, and list what was renamed."""
     try:
         checkpoint = checkpoints.read(args.input, key=args.key)
-        converted = convert.state_dict(
+        converted = state_dict(
             checkpoint.arrays,
             to=args.to,
             norms=args.norms,
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 def _listing(
     args: argparse.Namespace,
     checkpoint: checkpoints.Checkpoint,
-    converted: convert.Converted,
+    converted: Converted,
 ) -> str:
     rows = [(change.old or "(new)", change.new or "(left out)") for change in converted.changes]
     width = max((len(old) for old, _ in rows), default=0)

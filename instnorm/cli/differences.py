@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 
-from instnorm.differences import render
-
-__all__ = ["add_arguments", "run"]
+from instnorm.migrate.differences import render
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-__all__ = ["CommandError", "check_demo_packages"]
-
 # The extra `demo`, by the names that are imported.
 DEMO_PACKAGES = {
     "matplotlib": "matplotlib",

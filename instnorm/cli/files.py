@@ -8,8 +8,6 @@ from pathlib import Path
 
 from instnorm.cli.errors import CommandError
 
-__all__ = ["prepare_folder", "write_whole"]
-
 
 def prepare_folder(folder: Path) -> None:
     """Make the folder where it is missing, and find out whether files can be written there.

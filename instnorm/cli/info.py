@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 import instnorm
-from instnorm import _core, simd
-
-__all__ = ["add_arguments", "report", "run"]
+from instnorm._runtime import simd
+from instnorm._runtime.simd import kernels
 
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
@@ -39,8 +38,8 @@ def report() -> dict[str, str]:
         "instnorm": f"{instnorm.__version__} ({Path(instnorm.__file__).parent})",
         "Python": f"{platform.python_version()} ({platform.python_implementation()})",
         "NumPy": np.__version__,
-        "OpenMP": "yes" if _core.HAS_OPENMP else "no: this build is serial and uses one thread",
-        "compiler": _core.COMPILER,
+        "OpenMP": "yes" if kernels.HAS_OPENMP else "no: this build is serial and uses one thread",
+        "compiler": kernels.COMPILER,
         "SIMD": f"{simd.level}, {simd.reason}",
         "available": ", ".join(simd.available()),
         "threads": str(instnorm.get_num_threads()),

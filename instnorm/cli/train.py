@@ -1,41 +1,22 @@
-"""`instnorm train`: train a task's net with and without instance norm, side by side.
-
-Both nets start from the same weights, wherever they have the same layers, and see the
-same batches.
-"""
+"""`instnorm train`: train a task's net with and without instance norm, side by side."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import math
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-import instnorm
-from instnorm import nn, optim
-from instnorm.cli import checkpoint
 from instnorm.cli.arguments import integer, number
-from instnorm.cli.checkpoint import Checkpoint, Settings
-from instnorm.cli.digits import Digits
 from instnorm.cli.errors import CommandError, check_demo_packages
-from instnorm.cli.files import prepare_folder
-from instnorm.cli.photo import Photo
-from instnorm.cli.task import Learner, Task
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
-__all__ = ["TASKS", "add_arguments", "run"]
-
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Digits, Photo)}
-
+from instnorm.cli.files import prepare_folder, write_whole
+from instnorm.demo import checkpoint, training
+from instnorm.demo.checkpoint import Checkpoint, Settings
+from instnorm.demo.task import Learner
+from instnorm.demo.training import TASKS
 
 # --- arguments --------------------------------------------------------------------
 
@@ -129,6 +110,15 @@ def _epochs(args: argparse.Namespace, settings: Settings, saved: Checkpoint | No
 def run(args: argparse.Namespace) -> int:
     """Train, print the table, and write weights and pictures."""
     check_demo_packages()
+    try:
+        return _run(args)
+    except checkpoint.CheckpointError as error:
+        raise CommandError(f"argument --resume: {error}") from error
+    except training.DivergenceError as error:
+        raise CommandError(str(error), status=1) from error
+
+
+def _run(args: argparse.Namespace) -> int:
     saved = None if args.resume is None else checkpoint.read(args.resume)
     settings = _settings(args, saved)
     epochs = _epochs(args, settings, saved)
@@ -138,112 +128,29 @@ def run(args: argparse.Namespace) -> int:
             f"argument --batch-size: got {settings.batch_size}, expected at most the "
             f"{task.samples} samples that {task.name} trains on"
         )
-    learners = [_learner(task, settings, norm) for norm in (True, False)]
+    learners = [training.learner(task, settings, norm) for norm in (True, False)]
     if saved is not None:
         checkpoint.restore(saved, learners)
     prepare_folder(args.out)
 
     files = _Files(args.out, task.name)
     done = 0 if saved is None else saved.epochs
-    with _threads(args.threads):
-        _train(task, settings, learners, range(done, epochs), files)
+    with training.threads(args.threads):
+        try:
+            training.train(
+                task,
+                settings,
+                learners,
+                range(done, epochs),
+                lambda epochs: files.write_checkpoint(settings, epochs, learners),
+            )
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(*files.advice()) from None
         figures = task.pictures(learners)
-    print(_heading(task, settings, epochs), "", _table(task, learners), sep="\n")
+    print(training.report(task, settings, epochs, learners))
     files.write_results(learners, figures)
     print(f"\nIn {args.out}: {', '.join(path.name for path in files.written)}")
     return 0
-
-
-def _learner(task: Task, settings: Settings, norm: bool) -> Learner:
-    # Norm layers draw nothing, so the others get the same weights in both nets.
-    instnorm.manual_seed(settings.seed)
-    net = task.make_net(norm).to(np.dtype(settings.dtype))
-    optimizer = optim.SGD(net.parameters(), lr=settings.lr, momentum=settings.momentum)
-    history: dict[str, list[float]] = {name: [] for name in ("loss", *task.measures)}
-    return Learner("with norm" if norm else "without norm", net, optimizer, history)
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """Set the number of threads for a while; None leaves it alone."""
-    from threadpoolctl import threadpool_limits
-
-    before = instnorm.get_num_threads()
-    if count is not None:
-        instnorm.set_num_threads(count)
-    try:
-        # Matrix products this small gain nothing from threads, and BLAS's idle threads
-        # spin for a while after each, on the processors that the kernels' threads need.
-        with threadpool_limits(1, user_api="blas"):
-            yield
-    finally:
-        instnorm.set_num_threads(before)
-
-
-# --- training ---------------------------------------------------------------------
-
-
-def _train(
-    task: Task, settings: Settings, learners: list[Learner], epochs: range, files: _Files
-) -> None:
-    """Train all learners, an epoch each in turn, and write a checkpoint after every one."""
-    from tqdm import tqdm
-
-    batches = math.ceil(task.samples / settings.batch_size)
-    with tqdm(
-        total=len(epochs) * len(learners) * batches,
-        unit="batch",
-        dynamic_ncols=True,
-        # Where nobody watches, a log should stay short.
-        mininterval=0.1 if sys.stderr.isatty() else 5,
-        bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-    ) as bar:
-        try:
-            for epoch in epochs:
-                for learner in learners:
-                    bar.set_description_str(f"epoch {epoch + 1}, {learner.name:<12}")
-                    _train_epoch(task, settings, learner, epoch, bar)
-                files.write_checkpoint(settings, epoch + 1, learners)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(*files.advice()) from None
-
-
-def _train_epoch(
-    task: Task, settings: Settings, learner: Learner, epoch: int, bar: tqdm[Any]
-) -> None:
-    start = time.perf_counter()
-    total = 0.0
-    # A loss that overflows is reported below, in words.
-    with np.errstate(over="ignore", invalid="ignore"):
-        for inputs, targets in task.batches(settings.seed, epoch, settings.batch_size):
-            output = learner.net(inputs)
-            loss = task.loss(output, targets)
-            learner.optimizer.zero_grad()
-            loss.backward()
-            learner.optimizer.step()
-            total += _checked(loss.item(), learner, epoch, settings) * len(inputs)
-            bar.set_postfix_str(
-                f"loss {loss.item():.4f}, {task.score(output.detach().numpy(), targets)}",
-                refresh=False,
-            )
-            bar.update()
-        learner.seconds += time.perf_counter() - start
-        learner.history["loss"].append(total / task.samples)
-        for name, value in task.measure(learner.net).items():
-            learner.history[name].append(value)
-
-
-def _checked(loss: float, learner: Learner, epoch: int, settings: Settings) -> float:
-    if not math.isfinite(loss):
-        raise CommandError(
-            f"the loss of the net {learner.name} became {loss} in epoch {epoch + 1}; "
-            f"expected a smaller --lr than {settings.lr:g} to keep it finite",
-            status=1,
-        )
-    return loss
-
-
-# --- results ----------------------------------------------------------------------
 
 
 class _Files:
@@ -255,64 +162,23 @@ class _Files:
         self._task = task
 
     def write_checkpoint(self, settings: Settings, epochs: int, learners: list[Learner]) -> None:
-        self._write("checkpoint.safetensors", checkpoint.write, settings, epochs, learners)
+        self._write("checkpoint.safetensors", checkpoint.dumps(settings, epochs, learners))
 
     def write_results(self, learners: list[Learner], figures: Mapping[str, Any]) -> None:
-        from instnorm.cli import pictures
+        from instnorm.demo import pictures
 
         for learner in learners:
             name = learner.name.replace(" ", "-")
-            self._write(f"{name}.safetensors", checkpoint.write_weights, learner.net)
+            self._write(f"{name}.safetensors", checkpoint.dumps_weights(learner.net))
         for name, figure in figures.items():
-            self._write(f"{name}.png", pictures.write, figure)
+            self._write(f"{name}.png", pictures.as_png(figure))
 
     def advice(self) -> list[str]:
         """What to tell somebody who interrupts the training."""
         return [f"to go on, --resume {path}" for path in self.written]
 
-    def _write(self, name: str, write: Callable[..., None], *content: Any) -> None:
+    def _write(self, name: str, content: bytes) -> None:
         path = self._folder / f"{self._task}-{name}"
-        write(path, *content)
+        write_whole(path, content)
         if path not in self.written:
             self.written.append(path)
-
-
-def _heading(task: Task, settings: Settings, epochs: int) -> str:
-    return (
-        f"{task.name}: {epochs} epochs, batches of {settings.batch_size}, lr {settings.lr:g}, "
-        f"momentum {settings.momentum:g}, {settings.dtype}, seed {settings.seed}\n"
-        f"{task.describe()}"
-    )
-
-
-def _table(task: Task, learners: list[Learner]) -> str:
-    rows = [("", *(learner.name for learner in learners))]
-    for label, value in task.reference_rows().items():
-        rows.append((label, *(value for _ in learners)))
-    for name, label in task.measures.items():
-        rows.append((label, *(task.shown(learner.history[name][-1]) for learner in learners)))
-    moves = [_moves(learner.net) for learner in learners]
-    for label in ("gamma moved from 1 by", "beta moved from 0 by"):
-        rows.append((label, *(move.get(label, "-") for move in moves)))
-    rows.append(("time to train", *(f"{learner.seconds:.1f} s" for learner in learners)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "   ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
-
-
-def _moves(net: nn.Module) -> dict[str, str]:
-    """How far weight and bias of the norms, also called gamma and beta, are from their start."""
-    norms = [module for module in net.modules() if isinstance(module, nn.InstanceNorm2d)]
-    if not norms:
-        return {}
-    gamma = np.concatenate([np.abs(norm.weight.data - 1) for norm in norms])
-    beta = np.concatenate([np.abs(norm.bias.data) for norm in norms])
-    return {
-        f"{name} by": f"{moved.mean():.2f}, at most {moved.max():.2f}"
-        for name, moved in (("gamma moved from 1", gamma), ("beta moved from 0", beta))
-    }

@@ -4,15 +4,4 @@
 column. `instnorm.differences.render` makes text of it.
 """
 
-from instnorm.differences.frameworks import INSTNORM_MINDSPORE, INSTNORM_PYTORCH, Framework
-from instnorm.differences.table import SECTIONS, Cell, Row, Section
-
-__all__ = [
-    "INSTNORM_MINDSPORE",
-    "INSTNORM_PYTORCH",
-    "SECTIONS",
-    "Cell",
-    "Framework",
-    "Row",
-    "Section",
-]
+from instnorm.migrate.differences import *  # noqa: F403 - what __all__ there lists

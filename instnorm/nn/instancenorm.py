@@ -22,15 +22,6 @@ from instnorm.nn.parameter import (
 )
 from instnorm.tensor import Tensor
 
-__all__ = [
-    "InstanceNorm1d",
-    "InstanceNorm2d",
-    "InstanceNorm3d",
-    "LazyInstanceNorm1d",
-    "LazyInstanceNorm2d",
-    "LazyInstanceNorm3d",
-]
-
 
 def _parameter(name: str) -> property:
     """An attribute that is found at once: by way of Module.__getattr__ it takes ten times as long.
@@ -53,7 +44,7 @@ class _InstanceNorm(Module):
     weight, bias = _parameter("weight"), _parameter("bias")
 
     _unbatched_ndim: ClassVar[int]
-    _version = 2  # since then, there is num_batches_tracked
+    _version = 2  # as in PyTorch, whose state dicts of version 1 have no num_batches_tracked
 
     def __init__(
         self,
@@ -83,7 +74,7 @@ class _InstanceNorm(Module):
         self.register_parameter("bias", self._new_parameter(dtype) if affine and bias else None)
         self.register_buffer("running_mean", self._new_buffer(dtype) if tracked else None)
         self.register_buffer("running_var", self._new_buffer(dtype) if tracked else None)
-        # PyTorch has it, and never counts.
+        # State dicts of PyTorch's layer hold this counter. It stays 0, as it does there.
         self.register_buffer(
             "num_batches_tracked", Tensor(np.zeros((), np.int64)) if tracked else None
         )
@@ -122,7 +113,7 @@ class _InstanceNorm(Module):
         return self._normalized(input)
 
     def _normalized(self, input: Tensor) -> Tensor:
-        # Straight from the tables: attributes of a Module take a microsecond each.
+        # Read from the tables, as an attribute found by Module.__getattr__ takes a microsecond.
         parameters, buffers = self._parameters, self._buffers
         return F.instance_norm(
             input,

@@ -11,26 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from instnorm import functional as F
-from instnorm import windows
+from instnorm.functional import windows
 from instnorm.nn import init
-from instnorm.nn.module import Module, Parameter
+from instnorm.nn.module import Module
+from instnorm.nn.parameter import Parameter
 from instnorm.tensor import Tensor
-
-__all__ = [
-    "AvgPool2d",
-    "Conv2d",
-    "Flatten",
-    "Identity",
-    "LeakyReLU",
-    "Linear",
-    "MaxPool2d",
-    "ReLU",
-    "ReflectionPad2d",
-    "Sequential",
-    "Sigmoid",
-    "Tanh",
-    "Upsample",
-]
 
 
 class _Affine(Module):

@@ -7,8 +7,6 @@ from typing import Any, ClassVar
 from instnorm.nn.module import Module
 from instnorm.nn.parameter import is_lazy
 
-__all__ = ["LazyModuleMixin"]
-
 
 class LazyModuleMixin(Module):
     """Base of Modules with uninitialized parameters or buffers.

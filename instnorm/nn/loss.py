@@ -7,8 +7,6 @@ from instnorm.functional import Input, Reduction
 from instnorm.nn.module import Module
 from instnorm.tensor import Tensor
 
-__all__ = ["CrossEntropyLoss", "L1Loss", "MSELoss"]
-
 
 class _Loss(Module):
     def __init__(self, *, reduction: Reduction = "mean") -> None:

@@ -37,11 +37,11 @@ _INITIALIZERS: dict[str, Callable[[Tensor], Tensor]] = {
     "one": init.ones_,
     "normal": _NORMAL,
     "uniform": partial(init.uniform_, a=-0.07, b=0.07),
-    # MindSpore cuts it off at -2 and 2: at 200 standard deviations.
+    # MindSpore truncates at -2 and 2, which is at 200 standard deviations: nothing is cut off.
     "truncatednormal": _NORMAL,
 }
 
-# MindSpore has these too, and they fail for a vector.
+# MindSpore's other initializers, which need a matrix and so fail for gamma and beta.
 _OF_MATRICES = {
     "xaviernormal",
     "xavieruniform",
@@ -72,7 +72,7 @@ class _InstanceNorm(Module):
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
         super().__init__()
-        # In MindSpore's order, which decides between two errors.
+        # In MindSpore's order: where two arguments are wrong, the same error is raised as there.
         self._check_type("num_features", num_features, int)
         self._check_type("eps", eps, float)
         self._check_type("momentum", momentum, float)
@@ -93,7 +93,7 @@ class _InstanceNorm(Module):
         self._check_range("eps", eps, 0 < eps <= 1, "in (0, 1]")
 
     def _check_type(self, name: str, value: object, expected: type) -> None:
-        # bool is an int to Python, and not to MindSpore.
+        # In Python a bool is an int; MindSpore refuses it as one.
         if not isinstance(value, expected) or (expected is not bool and isinstance(value, bool)):
             raise TypeError(
                 f"For '{type(self).__name__}', the type of '{name}' must be {expected.__name__}, "

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from instnorm._layouts import array_of
 from instnorm.nn.parameter import Parameter, check_device, is_lazy
 from instnorm.tensor import Tensor
 
 if TYPE_CHECKING:
     from typing import Self
-
-__all__ = ["Module", "Parameter"]
 
 
 class IncompatibleKeys(NamedTuple):
@@ -64,14 +63,14 @@ class Module:
     _modules: dict[str, Module | None]
     _non_persistent: set[str]
 
-    # Names in the Module's own state dict, for the attributes whose own name differs.
-    # Inside another Module, attributes have their own.
+    # {attribute: name in the state dict of a Module by itself}, where the two differ. In the state
+    # dict of a Module around it, entries have the attributes' names.
     _state_names: ClassVar[Mapping[str, str]] = {}
-    # Of what the state dict holds; it is raised when that changes.
+    # Of the state dict's format: to be raised when a subclass saves other entries than before.
     _version: ClassVar[int] = 1
 
     def __init__(self) -> None:
-        # Not through __setattr__, which needs these.
+        # Written to __dict__, as __setattr__ looks the tables up.
         self.__dict__.update(
             training=True, _parameters={}, _buffers={}, _modules={}, _non_persistent=set()
         )
@@ -98,12 +97,9 @@ class Module:
         if kind is None:
             object.__setattr__(self, name, value)
             return
-        if kind == "_parameters" and not isinstance(value, Parameter | None):
-            raise TypeError(f"cannot assign {type(value).__name__} to parameter {name!r}")
-        if kind == "_buffers" and not isinstance(value, Tensor | None):
-            raise TypeError(f"cannot assign {type(value).__name__} to buffer {name!r}")
-        if kind == "_modules" and not isinstance(value, Module | None):
-            raise TypeError(f"cannot assign {type(value).__name__} to submodule {name!r}")
+        word, expected = _KINDS[kind]
+        if not isinstance(value, expected | None):
+            raise TypeError(f"cannot assign {type(value).__name__} to {word} {name!r}")
         for other, table in tables.items():
             if other != kind:
                 table.pop(name, None)
@@ -112,16 +108,16 @@ class Module:
 
     def _tables(self) -> dict[str, dict[str, Any]]:
         try:
-            return {k: self.__dict__[k] for k in ("_parameters", "_buffers", "_modules")}
+            return {k: self.__dict__[k] for k in _KINDS}
         except KeyError:
             raise AttributeError(
                 f"{type(self).__name__} assigns an attribute before super().__init__() was called"
             ) from None
 
     def __getattr__(self, name: str) -> Any:
-        # Reached only where ordinary lookup found nothing.
+        # Python calls this only where the ordinary lookup has found no attribute.
         own = self.__dict__
-        for kind in ("_parameters", "_buffers", "_modules"):
+        for kind in _KINDS:
             if kind in own and name in own[kind]:
                 return own[kind][name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -136,38 +132,32 @@ class Module:
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._parameters, *self._buffers, *self._modules]
 
-    def _check_new_name(self, name: str, kind: str) -> None:
+    def _register(self, argument: str, name: str, value: Any, kind: str) -> None:
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}")
         if name == "" or "." in name:
             raise KeyError(f"name must not be empty nor contain a dot, got {name!r}")
         if name not in self._tables()[kind] and hasattr(self, name):
             raise KeyError(f"name {name!r} is taken by another attribute")
+        expected = _KINDS[kind][1]
+        if not isinstance(value, expected | None):
+            raise TypeError(
+                f"{argument} must be a {expected.__name__} or None, got {type(value).__name__}"
+            )
+        self._tables()[kind][name] = value
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter; None keeps the name with no parameter in it."""
-        self._check_new_name(name, "_parameters")
-        if not isinstance(param, Parameter | None):
-            raise TypeError(f"param must be a Parameter or None, got {type(param).__name__}")
-        self._parameters[name] = param
+        self._register("param", name, param, "_parameters")
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a Tensor that is state but no parameter; it is saved if `persistent`."""
-        self._check_new_name(name, "_buffers")
-        if not isinstance(tensor, Tensor | None):
-            raise TypeError(f"tensor must be a Tensor or None, got {type(tensor).__name__}")
-        self._buffers[name] = tensor
-        if persistent:
-            self._non_persistent.discard(name)
-        else:
-            self._non_persistent.add(name)
+        self._register("tensor", name, tensor, "_buffers")
+        (self._non_persistent.discard if persistent else self._non_persistent.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Add a submodule under a name that need not be an identifier."""
-        self._check_new_name(name, "_modules")
-        if not isinstance(module, Module | None):
-            raise TypeError(f"module must be a Module or None, got {type(module).__name__}")
-        self._modules[name] = module
+        self._register("module", name, module, "_modules")
 
     # --- what is inside ------------------------------------------------------------
 
@@ -266,7 +256,7 @@ class Module:
         state: OrderedDict[str, Any] = OrderedDict()
         for name, tensor in self._state_tensors().items():
             state[name] = tensor if is_lazy(tensor) else tensor.data
-        # PyTorch's, which tells how old a state dict is.
+        # The attribute by which PyTorch, and load_state_dict here, tell a state dict's version.
         state._metadata = OrderedDict(  # type: ignore[attr-defined]
             (prefix[:-1], {"version": module._version}) for prefix, module in self._places()
         )
@@ -474,19 +464,18 @@ class Module:
         return "\n  ".join(lines) + "\n)"
 
 
+# The tables of a Module: what an entry is called, and its class.
+_KINDS: dict[str, tuple[str, type]] = {
+    "_parameters": ("parameter", Parameter),
+    "_buffers": ("buffer", Tensor),
+    "_modules": ("submodule", Module),
+}
+
+
 def array_from(value: Any) -> npt.NDArray[Any]:
     """Return the values of whatever can be read as an array of numbers."""
-    if isinstance(value, Tensor):
-        return value.data
-    if (
-        not isinstance(value, np.ndarray)
-        and not hasattr(value, "__array__")
-        and hasattr(value, "__dlpack__")
-    ):
-        return np.from_dlpack(value)
-    if hasattr(value, "detach"):  # PyTorch's, which is no array while it requires gradients
-        value = value.detach()
-    array = np.asarray(value)
+    # PyTorch's tensors, and this package's, are no arrays while they require gradients.
+    array = array_of(value.detach() if hasattr(value, "detach") else value)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"expected an array of numbers, got dtype {array.dtype}")
     return array

@@ -10,8 +10,6 @@ import numpy.typing as npt
 from instnorm import arrays
 from instnorm.tensor import Tensor
 
-__all__ = ["Parameter", "UninitializedBuffer", "UninitializedParameter", "is_lazy"]
-
 
 class Parameter(Tensor):
     """A Tensor that a Module it is assigned to will list among its parameters.
@@ -39,7 +37,7 @@ class _Uninitialized(Tensor):
     optimizer) need not be told.
     """
 
-    # None adds a slot: only so may an object change its class.
+    # Python lets an object change its class only if both classes have the same slots.
     __slots__ = ()
 
     cls_to_become: ClassVar[type[Tensor]]
@@ -73,7 +71,7 @@ class _Uninitialized(Tensor):
         self.__class__ = self.cls_to_become  # type: ignore[assignment]
         self.data = array
 
-    # What works before that: the dtype, requires_grad, copies and pickles.
+    # What works before `materialize`: the dtype, requires_grad, copies and pickles.
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -96,7 +94,7 @@ class _Uninitialized(Tensor):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.requires_grad, None, self.dtype)
 
-    # What does not. All operations read `data`.
+    # What fails before `materialize`: any operation, as all of them read `data`.
 
     @property
     def data(self) -> npt.NDArray[Any]:
@@ -113,7 +111,7 @@ class _Uninitialized(Tensor):
         raise RuntimeError(_UNKNOWN)
 
 
-# Where Tensors keep the array; here an empty one, for its dtype.
+# The slot behind `Tensor.data`, which holds an empty array of the dtype until `materialize`.
 _SLOT: Any = Tensor.__dict__["data"]
 
 _UNKNOWN = (

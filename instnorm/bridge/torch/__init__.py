@@ -13,7 +13,6 @@ Examples
 >>> y = model(torch.rand(1, 3, 16, 16))
 """
 
-from instnorm.bridge.torch.conversion import convert, converted, revert
 from instnorm.bridge.torch.functional import instance_norm
 from instnorm.bridge.torch.modules import (
     InstanceNorm1d,
@@ -23,6 +22,7 @@ from instnorm.bridge.torch.modules import (
     LazyInstanceNorm2d,
     LazyInstanceNorm3d,
 )
+from instnorm.bridge.torch.replacement import convert, converted, revert
 
 __all__ = [
     "InstanceNorm1d",

@@ -14,7 +14,7 @@ from torch._C import (
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-from instnorm.bridge.torch import eager, kernels, operators
+from instnorm.bridge.torch import arrays, eager, operators
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -102,44 +102,13 @@ def _by_kernels(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    if weight is None and bias is not None:
-        weight = torch.ones_like(bias)  # gives the bias a gradient of its own dtype
     mean, var = (None, None) if use_input_stats else (running_mean, running_var)
-    updates = use_input_stats and running_mean is not None and input.numel()
-    if torch.compiler.is_compiling():
-        output, batch_mean, batch_rstd = operators.instance_norm(
-            input, weight, bias, mean, var, eps
-        )
-        if updates:
-            _update(running_mean, running_var, batch_mean, batch_rstd, momentum, eps, input)
-        return output
-    output, *stats = eager.instance_norm(input, weight, bias, mean, var, eps)
-    if updates and not kernels.update_running(
-        running_mean, running_var, stats, momentum, eps, input
-    ):
-        batch_mean, batch_rstd = map(torch.from_numpy, stats)
-        _update(running_mean, running_var, batch_mean, batch_rstd, momentum, eps, input)
+    way = operators if torch.compiler.is_compiling() else eager
+    output, used_mean, used_rstd = way.instance_norm(input, weight, bias, mean, var, eps)
+    if use_input_stats and running_mean is not None and input.numel():
+        length = math.prod(input.shape[2:])
+        way.update_running(running_mean, running_var, used_mean, used_rstd, momentum, eps, length)
     return output
-
-
-def _update(
-    running_mean: Tensor,
-    running_var: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    momentum: float,
-    eps: float,
-    input: Tensor,
-) -> None:
-    """As `kernels.update_running`, by PyTorch's operations."""
-    length = math.prod(input.shape[2:])
-    mean, rstd = mean.detach(), rstd.detach()
-    var = rstd.pow(-2).sub_(eps).clamp_(min=0)
-    if eps == 0:
-        var.masked_fill_(rstd == 0, 0)  # as rstd is where the variance is 0
-    unbiased = var.mean(0).mul_(length / (length - 1))
-    running_mean.lerp_(mean.mean(0).to(running_mean.dtype), momentum)
-    running_var.lerp_(unbiased.to(running_var.dtype), momentum)
 
 
 @torch.jit.unused
@@ -157,7 +126,7 @@ def _for_kernels(
             return False
     elif _is_being_transformed():
         return False
-    if input.dtype not in kernels.DTYPES or input.dim() < 3:
+    if input.dtype not in arrays.DTYPES or input.dim() < 3:
         return False
     if running_mean is None or running_var is None:
         if running_mean is not running_var or not use_input_stats:

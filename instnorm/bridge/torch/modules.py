@@ -40,58 +40,36 @@ def _by_tables(self: Any, input: Tensor) -> Tensor:
 
 
 def _entry(self: Any, table: dict[str, Tensor | None], name: str) -> Any:
-    # What a parametrization, say, took out of the table is an attribute of another kind.
+    # torch.nn.utils.parametrize, for one, takes an entry out of the table and makes a property.
     return table[name] if name in table else getattr(self, name)
 
 
-class InstanceNorm1d(nn.InstanceNorm1d):
-    """`torch.nn.InstanceNorm1d`, computed by this package's kernels.
+_DOCSTRING = """`torch.nn.InstanceNorm{rank}d`, computed by this package's kernels.
 
     Constructor, parameters, buffers and behaviour are those of the base class.
 
     Examples
     --------
     >>> import torch
-    >>> from instnorm.bridge.torch import InstanceNorm1d
-    >>> layer = InstanceNorm1d(3, affine=True)
-    >>> layer(torch.rand(2, 3, 8)).shape, isinstance(layer, torch.nn.InstanceNorm1d)
-    (torch.Size([2, 3, 8]), True)
+    >>> from instnorm.bridge.torch import InstanceNorm{rank}d
+    >>> layer = InstanceNorm{rank}d(3, affine=True)
+    >>> layer(torch.rand{example}).shape, isinstance(layer, torch.nn.InstanceNorm{rank}d)
+    (torch.Size({size}), True)
     """
 
+
+class InstanceNorm1d(nn.InstanceNorm1d):  # noqa: D101 - it is in the template
+    __doc__ = _DOCSTRING.format(rank=1, example=(2, 3, 8), size=[2, 3, 8])
     _apply_instance_norm = _apply_instance_norm
 
 
-class InstanceNorm2d(nn.InstanceNorm2d):
-    """`torch.nn.InstanceNorm2d`, computed by this package's kernels.
-
-    Constructor, parameters, buffers and behaviour are those of the base class.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from instnorm.bridge.torch import InstanceNorm2d
-    >>> layer = InstanceNorm2d(3, affine=True)
-    >>> layer(torch.rand(2, 3, 8, 8)).shape, isinstance(layer, torch.nn.InstanceNorm2d)
-    (torch.Size([2, 3, 8, 8]), True)
-    """
-
+class InstanceNorm2d(nn.InstanceNorm2d):  # noqa: D101 - it is in the template
+    __doc__ = _DOCSTRING.format(rank=2, example=(2, 3, 8, 8), size=[2, 3, 8, 8])
     _apply_instance_norm = _apply_instance_norm
 
 
-class InstanceNorm3d(nn.InstanceNorm3d):
-    """`torch.nn.InstanceNorm3d`, computed by this package's kernels.
-
-    Constructor, parameters, buffers and behaviour are those of the base class.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from instnorm.bridge.torch import InstanceNorm3d
-    >>> layer = InstanceNorm3d(3, affine=True)
-    >>> layer(torch.rand(2, 3, 4, 4, 4)).shape, isinstance(layer, torch.nn.InstanceNorm3d)
-    (torch.Size([2, 3, 4, 4, 4]), True)
-    """
-
+class InstanceNorm3d(nn.InstanceNorm3d):  # noqa: D101 - it is in the template
+    __doc__ = _DOCSTRING.format(rank=3, example=(2, 3, 4, 4, 4), size=[2, 3, 4, 4, 4])
     _apply_instance_norm = _apply_instance_norm
 
 

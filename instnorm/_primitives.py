@@ -1,0 +1,478 @@
+"""The differentiable operations that Tensor's methods are made of.
+
+Two kinds. Linear maps (reshape, sum, indexing, padding, ...) are all one Function,
+`Linear`: a linear map's gradient is its adjoint, which is a linear map again. The
+others each have a Function whose backward is written in Tensor operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from instnorm._layouts import Array
+from instnorm.autograd import Function
+
+if TYPE_CHECKING:
+    from instnorm.tensor import Tensor
+
+ArrayMap: TypeAlias = Callable[[Array], Array]
+
+
+# --- linear maps ---------------------------------------------------------------
+
+
+class Linear(Function):
+    """``forward_map(x)``, for a linear map of arrays given together with its adjoint."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, forward_map: ArrayMap, adjoint_map: ArrayMap, result: Array | None
+    ) -> Any:
+        """Apply the map, unless its result is known."""
+        ctx.maps = forward_map, adjoint_map
+        if result is None:
+            result = forward_map(x.data)
+        return x.view_of_memory(result) if np.may_share_memory(result, x.data) else result
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
+        """Apply the adjoint, whose own adjoint is the map."""
+        forward_map, adjoint_map = ctx.maps
+        return linear(grad_output, adjoint_map, forward_map), None, None, None
+
+
+def linear(
+    x: Tensor, forward_map: ArrayMap, adjoint_map: ArrayMap, result: Array | None = None
+) -> Tensor:
+    """``forward_map(x)``, or `result` where that is known, differentiable by ``adjoint_map``."""
+    return Linear.apply(x, forward_map, adjoint_map, result)
+
+
+def sum_to_shape(array: Array, shape: tuple[int, ...]) -> Array:
+    """Sum over the axes along which `shape` was broadcast to the array's shape."""
+    if array.shape == shape:
+        return array
+    extra = array.ndim - len(shape)
+    stretched = [extra + i for i, n in enumerate(shape) if n == 1 and array.shape[extra + i] != 1]
+    return _sum(array, (*range(extra), *stretched), keepdims=True).reshape(shape)
+
+
+def is_half(dtype: np.dtype[Any]) -> bool:
+    """Tell whether `dtype` is float16 or bfloat16."""
+    return dtype.name in ("float16", "bfloat16")
+
+
+def _sum(array: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
+    if not is_half(array.dtype):
+        return np.asarray(array.sum(axis=axes, keepdims=keepdims))
+    # In bfloat16, 256 + 1 is 256: sums of half precision are taken in float32.
+    with np.errstate(over="ignore"):
+        summed = array.sum(axis=axes, keepdims=keepdims, dtype=np.float32)
+        return np.asarray(summed.astype(array.dtype))
+
+
+def _unbroadcast(gradient: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Undo on a gradient what broadcasting did to an operand of `shape`."""
+    if gradient.shape == shape:
+        return gradient
+    full = gradient.shape
+    return linear(gradient, lambda a: sum_to_shape(a, shape), lambda a: np.broadcast_to(a, full))
+
+
+def scatter_add(shape: tuple[int, ...], index: Any) -> ArrayMap:
+    """The adjoint of ``a[index]`` for arrays of `shape`: adds up where indices repeat."""
+    parts = index if isinstance(index, tuple) else (index,)
+    basic = all(
+        p is None or p is Ellipsis or isinstance(p, slice | int | np.integer) for p in parts
+    )
+
+    def adjoint(gradient: Array) -> Array:
+        result = np.zeros(shape, gradient.dtype)
+        if basic:
+            result[index] = gradient
+        else:
+            np.add.at(result, index, gradient)
+        return result
+
+    return adjoint
+
+
+# --- arithmetic ------------------------------------------------------------------
+
+
+def _quietly(ufunc: Any, *arrays: Array) -> Array:
+    """Apply a ufunc; inf and NaN stand in the result, as in PyTorch, and warn of nothing."""
+    with np.errstate(all="ignore"):
+        return np.asarray(ufunc(*arrays))
+
+
+class Add(Function):
+    """a + b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
+        ctx.shapes = a.shape, b.shape
+        return np.asarray(a.data + b.data)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (shape_a, shape_b), (need_a, need_b) = ctx.shapes, ctx.needs_input_grad
+        return (
+            _unbroadcast(g, shape_a) if need_a else None,
+            _unbroadcast(g, shape_b) if need_b else None,
+        )
+
+
+class Sub(Function):
+    """a - b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
+        ctx.shapes = a.shape, b.shape
+        return np.asarray(a.data - b.data)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (shape_a, shape_b), (need_a, need_b) = ctx.shapes, ctx.needs_input_grad
+        return (
+            _unbroadcast(g, shape_a) if need_a else None,
+            _unbroadcast(-g, shape_b) if need_b else None,
+        )
+
+
+class Mul(Function):
+    """a * b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
+        need_a, need_b = ctx.needs_input_grad
+        ctx.shapes = a.shape, b.shape
+        ctx.save_for_backward(a if need_b else None, b if need_a else None)
+        return np.asarray(a.data * b.data)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """d(ab) = da b + a db."""
+        (a, b), (shape_a, shape_b) = ctx.saved_tensors, ctx.shapes
+        return (
+            None if b is None else _unbroadcast(g * b, shape_a),
+            None if a is None else _unbroadcast(g * a, shape_b),
+        )
+
+
+class Div(Function):
+    """a / b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
+        ctx.save_for_backward(a, b)
+        return _quietly(np.divide, a.data, b.data)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """d(a/b) = da / b - a db / b^2."""
+        (a, b), (need_a, need_b) = ctx.saved_tensors, ctx.needs_input_grad
+        return (
+            _unbroadcast(g / b, a.shape) if need_a else None,
+            _unbroadcast(-g * (a / b / b), b.shape) if need_b else None,
+        )
+
+
+class Pow(Function):
+    """a ** b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
+        result = _quietly(np.power, a.data, b.data)
+        ctx.save_for_backward(a, b)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """d(a^b) = b a^(b-1) da + a^b log(a) db; x^0 has gradient 0, for x = 0 too."""
+        (a, b), (need_a, need_b) = ctx.saved_tensors, ctx.needs_input_grad
+        grad_a = grad_b = None
+        if need_a:
+            exponent = (b - 1).where(b.data != 0, b)
+            grad_a = _unbroadcast(g * (b * a**exponent), a.shape)
+        if need_b:
+            # 0^b is flat in b for b > 0, where log(0) would give 0 * -inf.
+            log_a = a.where((a.data != 0) | (b.data < 0), a + 1).log()
+            grad_b = _unbroadcast(g * (a**b * log_a), b.shape)
+        return grad_a, grad_b
+
+
+class MatMul(Function):
+    """a @ b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
+        """Multiply matrices; leading axes broadcast."""
+        if a.ndim == 0 or b.ndim == 0:
+            raise ValueError(
+                f"matmul needs at least 1 axis on both sides, got {a.shape} @ {b.shape}"
+            )
+        ctx.save_for_backward(a, b)
+        dtype = np.result_type(a.data, b.data)
+        if is_half(dtype):  # NumPy is slow at float16, and has no bfloat16 matmul
+            return np.asarray(_quietly(np.matmul, a.float().data, b.float().data), dtype)
+        return np.asarray(np.matmul(a.data, b.data))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """DA = dY B^T, dB = A^T dY, with vectors taken as one-row or one-column matrices."""
+        (a, b), (need_a, need_b) = ctx.saved_tensors, ctx.needs_input_grad
+        matrix_a = a.reshape(1, -1) if a.ndim == 1 else a
+        matrix_b = b.reshape(-1, 1) if b.ndim == 1 else b
+        if a.ndim == 1:
+            g = g.reshape(*g.shape[: max(b.ndim - 2, 0)], 1, *g.shape[max(b.ndim - 2, 0) :])
+        if b.ndim == 1:
+            g = g.reshape(*g.shape, 1)
+        grad_a = grad_b = None
+        if need_a:
+            grad_a = _unbroadcast(g @ matrix_b.transpose(-1, -2), matrix_a.shape).reshape(a.shape)
+        if need_b:
+            grad_b = _unbroadcast(matrix_a.transpose(-1, -2) @ g, matrix_b.shape).reshape(b.shape)
+        return grad_a, grad_b
+
+
+class Where(Function):
+    """a where the mask is True, b elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, mask: Array, a: Tensor, b: Tensor) -> Array:
+        """Select element by element, with broadcasting."""
+        ctx.mask, ctx.shapes = mask, (a.shape, b.shape)
+        return np.where(mask, a.data, b.data)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
+        """Each side gets the gradient where it was selected, and 0 elsewhere."""
+        (shape_a, shape_b), (_, need_a, need_b) = ctx.shapes, ctx.needs_input_grad
+        zero = g.zeros_like()
+        return (
+            None,
+            _unbroadcast(g.where(ctx.mask, zero), shape_a) if need_a else None,
+            _unbroadcast(zero.where(ctx.mask, g), shape_b) if need_b else None,
+        )
+
+
+# --- element by element ------------------------------------------------------------
+
+
+class _Elementwise(Function):
+    """A function of each element; its subclasses are the lines of the table below."""
+
+    value: Callable[[Array], Array]
+    gradient: Callable[..., Tensor]
+    uses: str | None
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor | Array:
+        """Compute the value, and save what its gradient is made of: that or the argument."""
+        result = np.asarray(ctx.value(x.data))
+        saved = x.new(result) if ctx.uses == "y" else x
+        if ctx.uses is not None:
+            ctx.save_for_backward(saved)
+        return saved if ctx.uses == "y" else result
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        """Compute the gradient for the argument."""
+        result: Tensor = ctx.gradient(g, *ctx.saved_tensors)
+        return result
+
+
+def _elementwise(
+    name: str, value: Callable[[Array], Any], gradient: Callable[..., Any], uses: str | None = None
+) -> type[_Elementwise]:
+    """A line of the table; `gradient` is a function of the result's gradient, and of x or y."""
+    attributes = {"value": staticmethod(value), "gradient": staticmethod(gradient), "uses": uses}
+    return type(name, (_Elementwise,), attributes)
+
+
+Neg = _elementwise("Neg", np.negative, lambda g: -g)
+Exp = _elementwise("Exp", partial(_quietly, np.exp), lambda g, y: g * y, uses="y")
+Log = _elementwise("Log", partial(_quietly, np.log), lambda g, x: g / x, uses="x")
+Sqrt = _elementwise("Sqrt", partial(_quietly, np.sqrt), lambda g, y: g / (y * 2), uses="y")
+Abs = _elementwise("Abs", np.abs, lambda g, x: g * np.sign(x.data), uses="x")
+Tanh = _elementwise("Tanh", np.tanh, lambda g, y: g * (1 - y * y), uses="y")
+# Where exp overflows, the result is 0, rightly.
+Sigmoid = _elementwise(
+    "Sigmoid",
+    partial(_quietly, lambda a: 1 / (1 + np.exp(-a))),
+    lambda g, y: g * (y * (1 - y)),
+    uses="y",
+)
+
+
+class LeakyReLU(Function):
+    """x where x > 0, slope * x elsewhere; slope 0 is ReLU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slope: float) -> Array:
+        """Rectify; NaN stays NaN."""
+        ctx.positive, ctx.slope = x.data > 0, slope
+        if slope == 0:
+            return np.asarray(np.maximum(x.data, x.data.dtype.type(0)))
+        return np.where(x.data > 0, x.data, x.data * x.data.dtype.type(slope))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        """The derivative is 1 where x > 0, slope elsewhere."""
+        if ctx.slope == 0:
+            return g * ctx.positive, None
+        return g * np.where(ctx.positive, 1, ctx.slope).astype(g.dtype), None
+
+
+class Amax(Function):
+    """The largest element along axes; those that tie share the gradient evenly."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axes: tuple[int, ...]) -> Array:
+        """Maximum, with the reduced axes kept at size 1; NaN if there is one."""
+        result = x.data.max(axis=axes, keepdims=True)
+        largest = (x.data == result) | np.isnan(x.data)
+        ctx.share = (largest / largest.sum(axis=axes, keepdims=True)).astype(x.dtype)
+        return np.asarray(result)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        """Each of the largest gets its share."""
+        return g * ctx.share, None
+
+
+class Softmax(Function):
+    """exp(x) / sum(exp(x)) along axes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """Softmax; the maximum is subtracted first, so that exp cannot overflow."""
+        powers = np.exp(_quietly(np.subtract, x.data, x.data.max(axis=axes, keepdims=True)))
+        y = x.new(powers / _sum(powers, axes, keepdims=True))
+        ctx.save_for_backward(y)
+        ctx.axes = axes
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        """The gradient is y * (g - sum(g * y))."""
+        y: Tensor
+        (y,) = ctx.saved_tensors
+        return y * (g - (g * y).sum(ctx.axes, keepdim=True)), None
+
+
+class LogSoftmax(Function):
+    """x - log(sum(exp(x))) along axes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """Log of the softmax; the maximum is subtracted first, so that exp cannot overflow."""
+        shifted = _quietly(np.subtract, x.data, x.data.max(axis=axes, keepdims=True))
+        y = x.new(shifted - np.log(np.exp(shifted).sum(axis=axes, keepdims=True)))
+        ctx.save_for_backward(y)
+        ctx.axes = axes
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        """The gradient is g - softmax(x) * sum(g)."""
+        y: Tensor
+        (y,) = ctx.saved_tensors
+        return g - y.exp() * g.sum(ctx.axes, keepdim=True), None
+
+
+# --- reductions and shapes -----------------------------------------------------------
+
+
+def sum_over(x: Tensor, axes: tuple[int, ...], keepdim: bool) -> Tensor:
+    """Sum over axes, counted from 0."""
+    full = x.shape
+    kept = tuple([1 if i in axes else n for i, n in enumerate(full)])
+    return linear(
+        x,
+        lambda a: _sum(a, axes, keepdim),
+        lambda a: np.broadcast_to(a.reshape(kept), full),
+    )
+
+
+def reshaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The same elements in another shape, without a copy where strides allow."""
+    before = x.shape
+    return linear(x, lambda a: a.reshape(shape), lambda a: a.reshape(before))
+
+
+def permuted(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The same elements with the axes in another order, without a copy."""
+    inverse = tuple(np.argsort(axes).tolist())
+    return linear(x, lambda a: a.transpose(axes), lambda a: a.transpose(inverse))
+
+
+def broadcasted(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Repeat along axes of size 1 and new leading axes, without a copy."""
+    before = x.shape
+    return linear(x, lambda a: np.broadcast_to(a, shape), lambda a: sum_to_shape(a, before))
+
+
+def indexed(x: Tensor, index: Any) -> Tensor:
+    """``x[index]`` by NumPy's rules."""
+    return linear(x, lambda a: _view_at(a, index), scatter_add(x.shape, index))
+
+
+def _view_at(array: Array, index: Any) -> Array:
+    result = array[index]
+    if isinstance(result, np.ndarray):
+        return result
+    # A single element: with an ellipsis NumPy gives a view of it, not a copy.
+    return np.asarray(array[(*index, ...) if isinstance(index, tuple) else (index, ...)])
+
+
+def taken_along(x: Tensor, indices: Array, axis: int) -> Tensor:
+    """One element for each index along an axis; `indices` has size 1 there."""
+    shape = x.shape
+
+    def adjoint(gradient: Array) -> Array:
+        result = np.zeros(shape, gradient.dtype)
+        np.put_along_axis(result, indices, gradient, axis)
+        return result
+
+    return linear(x, lambda a: np.take_along_axis(a, indices, axis), adjoint)
+
+
+def cast(x: Tensor, dtype: np.dtype[Any]) -> Tensor:
+    """The same values in another dtype."""
+    before = x.dtype
+    return linear(x, lambda a: a.astype(dtype), lambda a: a.astype(before))
+
+
+def axes_of(dim: int | tuple[int, ...] | list[int] | None, ndim: int) -> tuple[int, ...]:
+    """`dim` as axes counted from 0; None stands for all.
+
+    Raises
+    ------
+    IndexError
+        If an axis is out of range.
+    ValueError
+        If an axis comes twice.
+    """
+    if dim is None:
+        return tuple(range(ndim))
+    dims = (dim,) if not isinstance(dim, tuple | list) else tuple(dim)
+    bound = max(ndim, 1)
+    for d in dims:
+        if not -bound <= d < bound:
+            raise IndexError(f"dim {d} is out of range, expected from {-bound} to {bound - 1}")
+    axes = tuple([d % bound for d in dims])
+    if len(set(axes)) != len(axes):
+        raise ValueError(f"dim {dim} names an axis twice")
+    return axes if ndim else ()
+
+
+def elements_over(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
+    """How many elements are reduced to one."""
+    return math.prod([shape[axis] for axis in axes])

@@ -1,0 +1,1 @@
+"""What the kernels run on: which build of them, how many threads, recycled memory."""

@@ -1,0 +1,86 @@
+"""Which build of the compiled kernels this process uses: the widest that its processor runs.
+
+`_core.pyx` is compiled once for the architecture's baseline and, on x86-64, once for
+AVX2 and once for AVX-512. Those two give the same results, bit by bit; the baseline has no
+fused multiply-add and rounds in more places, within the same bounds. The environment
+variable INSTNORM_SIMD forces one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from instnorm._runtime._cpu import cpu_supports
+
+__all__ = ["LEVELS", "available", "kernels", "level", "reason"]
+
+# How often an idle thread of OpenMP looks for work before it sleeps: some hundred microseconds,
+# which is from a forward kernel to the backward one, and not much longer. A thread that has
+# gone to sleep takes as long to wake as a kernel of a few MiB runs.
+SPIN_COUNT = 10000
+
+LEVELS = ("avx512", "avx2", "baseline")
+
+
+def available() -> Iterator[str]:
+    """Yield the levels that are built and that the processor runs, the widest first."""
+    return (name for name in LEVELS if cpu_supports(name) and _is_built(name))
+
+
+def _module_name(level: str) -> str:
+    return "instnorm._core" if level == "baseline" else f"instnorm._core_{level}"
+
+
+def _is_built(level: str) -> bool:
+    return importlib.util.find_spec(_module_name(level)) is not None
+
+
+def _module(level: str) -> ModuleType:
+    """Import the kernels of a level, and OpenMP's runtime with them.
+
+    GCC's runtime lets idle threads spin for milliseconds, and OpenBLAS does so too: where a
+    program alternates between the two, as training does, each holds up the other's threads.
+    The runtime reads how long to spin when it is loaded, and never again.
+    """
+    ours = "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ
+    if ours:
+        os.environ["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
+    try:
+        module = importlib.import_module(_module_name(level))
+    finally:
+        if ours:
+            del os.environ["GOMP_SPINCOUNT"]
+    # Where that is free, Cython enters a module under the name of its source as well, which is
+    # the baseline's.
+    if level != "baseline" and sys.modules.get(_module_name("baseline")) is module:
+        del sys.modules[_module_name("baseline")]
+    return module
+
+
+def _choose() -> tuple[str, str]:
+    """Return the level to use and, in words, why."""
+    forced = os.environ.get("INSTNORM_SIMD")
+    if not forced:
+        return next(available()), "the widest that this processor runs"
+    if forced not in LEVELS:
+        raise ImportError(f"INSTNORM_SIMD is {forced!r}, expected one of {', '.join(LEVELS)}")
+    if forced not in available():
+        raise ImportError(
+            f"INSTNORM_SIMD is {forced!r}, expected one that is built and that this processor "
+            f"runs: {', '.join(available())}"
+        )
+    return forced, "INSTNORM_SIMD asks for it"
+
+
+level, reason = _choose()
+if TYPE_CHECKING:
+    # Every level's module is `_core` under another name, and has the types of `_core.pyi`.
+    from instnorm import _core as kernels
+else:
+    kernels = _module(level)

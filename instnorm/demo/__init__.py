@@ -1,0 +1,1 @@
+"""The toy tasks of `instnorm train`: data, nets, the training loop, pictures."""

@@ -1,0 +1,36 @@
+"""Stateless operations on Tensors, under the names of torch.nn.functional.
+
+Every function takes Tensors or ndarrays and returns a Tensor. Images are
+(N, C, H, W).
+"""
+
+from instnorm.arrays import ArgumentError as ArgumentError
+from instnorm.functional._inputs import Input as Input
+from instnorm.functional._inputs import as_tensor as as_tensor
+from instnorm.functional.activation import leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
+from instnorm.functional.conv import conv2d, linear
+from instnorm.functional.loss import Reduction as Reduction
+from instnorm.functional.loss import cross_entropy, l1_loss, mse_loss, nll_loss
+from instnorm.functional.norm import instance_norm
+from instnorm.functional.pool import avg_pool2d, max_pool2d
+from instnorm.functional.vision import interpolate, pad
+
+__all__ = [
+    "avg_pool2d",
+    "conv2d",
+    "cross_entropy",
+    "instance_norm",
+    "interpolate",
+    "l1_loss",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "max_pool2d",
+    "mse_loss",
+    "nll_loss",
+    "pad",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "tanh",
+]

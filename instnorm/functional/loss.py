@@ -1,0 +1,196 @@
+"""Losses."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from instnorm import _primitives as ops
+from instnorm._layouts import Array
+from instnorm.functional._inputs import Input, as_tensor
+from instnorm.functional.activation import log_softmax
+from instnorm.tensor import Tensor
+
+Reduction: TypeAlias = Literal["none", "mean", "sum"]
+
+
+def mse_loss(input: Input, target: Input, reduction: Reduction = "mean") -> Tensor:
+    """Squared error, ``(input - target) ** 2``.
+
+    Parameters
+    ----------
+    input, target : Tensor or ndarray
+        Of the same shape.
+    reduction : {'mean', 'sum', 'none'}, default 'mean'
+
+    Returns
+    -------
+    Tensor
+        A scalar; with 'none', of the shape of the input.
+    """
+    difference = _difference(input, target)
+    return _reduced(difference * difference, reduction)
+
+
+def l1_loss(input: Input, target: Input, reduction: Reduction = "mean") -> Tensor:
+    """Absolute error, ``abs(input - target)``.
+
+    Parameters
+    ----------
+    input, target : Tensor or ndarray
+        Of the same shape.
+    reduction : {'mean', 'sum', 'none'}, default 'mean'
+
+    Returns
+    -------
+    Tensor
+        A scalar; with 'none', of the shape of the input.
+    """
+    return _reduced(_difference(input, target).abs(), reduction)
+
+
+def _difference(input: Input, target: Input) -> Tensor:
+    input, target = as_tensor(input, "input"), as_tensor(target, "target")
+    if input.shape != target.shape:
+        raise ValueError(f"target has shape {target.shape}, expected that of input, {input.shape}")
+    return input - target
+
+
+def _reduced(values: Tensor, reduction: str) -> Tensor:
+    _check_reduction(reduction)
+    if reduction == "none":
+        return values
+    return values.mean() if reduction == "mean" else values.sum()
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+def cross_entropy(
+    input: Input,
+    target: Input,
+    weight: Input | None = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross entropy of class scores and the true classes.
+
+    Parameters
+    ----------
+    input : Tensor or ndarray of shape (N, classes, ...) or (classes,)
+        Unnormalized scores (logits).
+    target : Tensor or ndarray of shape (N, ...) or ()
+        Class indices, integers.
+    weight : Tensor or ndarray of shape (classes,), optional
+        How much each class counts.
+    ignore_index : int, default -100
+        Targets of this value count for nothing.
+    reduction : {'mean', 'sum', 'none'}, default 'mean'
+        'mean' divides by the sum of the weights of the targets that count.
+    label_smoothing : float, default 0.0
+        Share of the target that is spread evenly over all classes, from 0 to 1.
+
+    Returns
+    -------
+    Tensor
+        A scalar; with 'none', of the shape of the target.
+
+    Raises
+    ------
+    TypeError
+        If the targets are not integers.
+    ValueError
+        If the shapes do not fit, or `label_smoothing` is outside [0, 1].
+    IndexError
+        If a target is no class.
+
+    Examples
+    --------
+    >>> import numpy as np, instnorm
+    >>> scores = instnorm.tensor([[2.0, 0.0], [0.0, 2.0]])
+    >>> round(instnorm.functional.cross_entropy(scores, np.array([0, 1])).item(), 4)
+    0.1269
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be from 0 to 1, got {label_smoothing}")
+    input = as_tensor(input, "input")
+    log_p = log_softmax(input, 1 if input.ndim > 1 else 0)
+    hard = nll_loss(log_p, target, weight, ignore_index, reduction)
+    if label_smoothing == 0:
+        return hard
+    smooth = _smoothing_loss(log_p, target, weight, ignore_index, reduction)
+    classes = log_p.shape[1 if log_p.ndim > 1 else 0]
+    return hard * (1 - label_smoothing) + smooth * (label_smoothing / classes)
+
+
+def nll_loss(
+    input: Input,
+    target: Input,
+    weight: Input | None = None,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Negative log-likelihood of the true classes, from log-probabilities.
+
+    Parameters and result are those of `cross_entropy`, but that `input` holds
+    log-probabilities.
+    """
+    _check_reduction(reduction)
+    log_p, labels, kept, counts = _class_targets(input, target, weight, ignore_index)
+    picked = ops.taken_along(log_p, labels[:, None], 1).reshape(labels.shape)
+    if not kept.all():
+        picked = picked.where(kept, 0.0)  # it may be -inf, which times 0 is NaN
+    return _reduced_targets(-picked * counts, counts, target, reduction)
+
+
+def _smoothing_loss(
+    input: Tensor, target: Input, weight: Input | None, ignore_index: int, reduction: Reduction
+) -> Tensor:
+    """The loss of every class, summed, for each target that counts."""
+    log_p, labels, kept, counts = _class_targets(input, target, weight, ignore_index)
+    class_weight = (
+        np.ones(log_p.shape[1], log_p.dtype) if weight is None else as_tensor(weight, "weight").data
+    )
+    along_classes = class_weight.reshape(1, -1, *(1 for _ in labels.shape[1:]))
+    total = -(log_p * along_classes).sum(1).where(kept, 0.0)
+    return _reduced_targets(total, counts, target, reduction)
+
+
+def _class_targets(
+    input: Input, target: Input, weight: Input | None, ignore_index: int
+) -> tuple[Tensor, Array, Array, Array]:
+    """Checked: batched log-probabilities, labels, which are not ignored, how much each counts."""
+    input, labels = as_tensor(input, "input"), as_tensor(target, "target").data
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"target has dtype {labels.dtype}, expected integers: class indices")
+    if input.ndim == 1 and labels.ndim == 0:
+        input, labels = input.reshape(1, -1), labels.reshape(1)
+    if input.ndim < 2 or labels.shape != input.shape[:1] + input.shape[2:]:
+        raise ValueError(
+            f"target has shape {labels.shape}, expected "
+            f"{input.shape[:1] + input.shape[2:]} to fit input of shape {input.shape}"
+        )
+    classes = input.shape[1]
+    kept = labels != ignore_index
+    wrong = labels[kept & ((labels < 0) | (labels >= classes))]
+    if wrong.size:
+        raise IndexError(f"target {wrong[0]} is no class, expected from 0 to {classes - 1}")
+    labels = np.where(kept, labels, 0)
+    if weight is None:
+        return input, labels, kept, kept.astype(input.dtype)
+    class_weight = as_tensor(weight, "weight")
+    if class_weight.shape != (classes,):
+        raise ValueError(f"weight has shape {class_weight.shape}, expected ({classes},)")
+    return input, labels, kept, class_weight.data[labels] * kept
+
+
+def _reduced_targets(losses: Tensor, counts: Array, target: Input, reduction: str) -> Tensor:
+    """Reduce the losses of the targets; a mean is that over the weights that counted."""
+    if reduction == "none":
+        return losses.reshape(as_tensor(target, "target").shape)
+    total = losses.sum()
+    return total / float(counts.sum()) if reduction == "mean" else total

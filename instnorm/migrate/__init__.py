@@ -1,0 +1,1 @@
+"""Between PyTorch and MindSpore: layers, state dicts, checkpoint files, and what differs."""
