@@ -59,7 +59,7 @@ cdef double FLOAT_SUM_LEAST = 1e-28
 cdef double FLOAT_SUM_MOST = 1e37
 # The part of a block's squares beyond which what one lane adds up between two
 # flushes has so much of them that its rounding errors are not averaged out by those of others.
-cdef double OUTLIER = 0.25
+cdef double OUTLIER = 0.125
 # A scale that float32 holds as well as its rest, which is 2^-24 of it, and the differences that
 # it multiplies.
 cdef double FLOAT_SCALE_LEAST = 1e-28
