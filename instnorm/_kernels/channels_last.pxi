@@ -25,8 +25,8 @@ cdef struct Grid:
 
 
 cdef inline Py_ssize_t line_of(const element *like) noexcept nogil:
-    """How many channels a line has."""
-    return 8 if element is double else 16
+    """How many elements a cache line has."""
+    return 64 // <Py_ssize_t>sizeof(element)
 
 
 cdef inline Py_ssize_t pixels_of_wide(const element *like, const Job *job) noexcept nogil:
@@ -52,7 +52,7 @@ cdef inline Grid grid_of(const element *like, const Job *job) noexcept nogil:
     grid.block = max(PIXEL_BLOCK // (grid.width * TOGETHER), <Py_ssize_t>1) * TOGETHER
     grid.blocks = max((grid.steps + grid.block - 1) // grid.block, <Py_ssize_t>1)
     # A line beyond the end may be loaded, and stored as it was.
-    grid.padded = (grid.width + 31) // 16 * 16
+    grid.padded = (grid.width + 63) // 32 * 32
     return grid
 
 

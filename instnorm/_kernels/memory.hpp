@@ -3,16 +3,16 @@
 //
 // Of element type E, and numbers are those of the type that E is computed in:
 //     octet<E>   8 numbers, one for each of 8 rows, or 8 of a short row
-//     line<E>    a cache line of numbers: 16 float32 or 8 float64, channels side by side
-//     bundle<E>  two cache lines of numbers: 32 float32 or 16 float64 of a long row
+//     line<E>    a cache line of elements, 32, 16 or 8: channels side by side
+//     bundle<E>  128 bytes of numbers, 32 float32 or 16 float64, of a long row
 #pragma once
 
 #include "half.hpp"
 
 namespace instnorm {
 
-template <class E> constexpr int line_lanes = 64 / sizeof(compute<E>);
-template <class E> constexpr int bundle_lanes = 2 * line_lanes<E>;
+template <class E> constexpr int line_lanes = 64 / sizeof(E);
+template <class E> constexpr int bundle_lanes = 128 / sizeof(compute<E>);
 template <class E> using octet = vec<compute<E>, 8>;
 template <class E> using line = vec<compute<E>, line_lanes<E>>;
 template <class E> using bundle = vec<compute<E>, bundle_lanes<E>>;
@@ -194,38 +194,41 @@ INSTNORM_INLINE doubles toward_zero(doubles value) {
 
 // ------------------------------------------------------- stores past the caches
 
-// Without reading the line into the caches first; `y` is a multiple of the bytes that are stored.
+// Without reading the line into the caches first; `y` is a multiple of 64.
 template <int BYTES> INSTNORM_INLINE void stream_bytes(void *to, const void *from) {
 #if defined(__AVX512F__)
-    if constexpr (BYTES % 64 == 0) {
-        for (int i = 0; i < BYTES / 64; i++) {
-            _mm512_stream_si512((__m512i *)to + i, _mm512_loadu_si512((const __m512i *)from + i));
-        }
+    if constexpr (BYTES == 64) {
+        _mm512_stream_si512((__m512i *)to, _mm512_loadu_si512(from));
         return;
     }
 #endif
 #if defined(__AVX__)
-    for (int i = 0; i < BYTES / 32; i++) {
-        _mm256_stream_si256((__m256i *)to + i, _mm256_loadu_si256((const __m256i *)from + i));
+    if constexpr (BYTES == 32) {
+        _mm256_stream_si256((__m256i *)to, _mm256_loadu_si256((const __m256i *)from));
+        return;
     }
-#elif defined(__SSE2__)
-    for (int i = 0; i < BYTES / 16; i++) {
-        _mm_stream_si128((__m128i *)to + i, _mm_loadu_si128((const __m128i *)from + i));
-    }
-#else
-    memcpy(to, from, BYTES);
 #endif
+#if defined(__SSE2__)
+    if constexpr (BYTES == 16) {
+        _mm_stream_si128((__m128i *)to, _mm_loadu_si128((const __m128i *)from));
+        return;
+    }
+#endif
+    memcpy(to, from, BYTES);
 }
-template <class E> INSTNORM_INLINE void stream_bundle(E *y, bundle<E> value) {
-    E step[bundle_lanes<E>];
-    store_bundle(step, value);
-    stream_bytes<sizeof step>(y, step);
+// Register by register: a load of what several stores wrote would have to wait for them.
+template <class E, class T, int N, bool F> INSTNORM_INLINE void stream(E *y, vec<T, N, F> value) {
+    if constexpr (!F) {
+        stream(y, value.low);
+        stream(y + N / 2, value.high);
+    } else {
+        E step[N];
+        elements<E, N>::store(step, value);
+        stream_bytes<sizeof step>(y, step);
+    }
 }
-template <class E> INSTNORM_INLINE void stream_line(E *y, line<E> value) {
-    E step[line_lanes<E>];
-    store_line(step, value);
-    stream_bytes<sizeof step>(y, step);
-}
+template <class E> INSTNORM_INLINE void stream_bundle(E *y, bundle<E> value) { stream(y, value); }
+template <class E> INSTNORM_INLINE void stream_line(E *y, line<E> value) { stream(y, value); }
 INSTNORM_INLINE void stream_end() {
 #if defined(__SSE2__)
     _mm_sfence();
