@@ -68,9 +68,10 @@ def test_no_hot_loop_keeps_a_vec_on_the_stack(level):
     spilt = []
     for name, loop in loops:
         stores = sum(STACK_STORE.search(instruction) is not None for instruction in loop)
-        # float32, Cython's first type, has none. gcc 12 lacks one register for half precision,
-        # and the baseline, whose registers have 128 bits, some for float64.
-        allowed = 0 if "fuse_0" in name else 1 if level != "baseline" else 16
+        # Sums and squares of a bundle take all sixteen registers of the baseline, some of which
+        # go to the stack. Elsewhere float32, Cython's first type, has room; for half precision,
+        # gcc 12 lacks one register.
+        allowed = 16 if level == "baseline" else 0 if "fuse_0" in name else 1
         if stores > allowed:
             spilt.append(f"{name}:\n" + "\n".join(loop))
     assert not spilt, f"{len(spilt)} of {len(loops)} loops:\n" + "\n\n".join(spilt[:3])
