@@ -25,9 +25,6 @@ cdef enum:
     WIDEST = 2048
     # Elements of a block in channels-last memory, about.
     PIXEL_BLOCK = 32768
-    # Pixels whose mean is a channel's pilot, spread over the sample.
-    PILOT_PIXELS = 16
-
     # Below so many elements a team of threads costs more than it gives. A team also waits, for
     # milliseconds, where another library's idle threads spin on the processors, as OpenBLAS's
     # do after each matrix product: so not for what takes less.

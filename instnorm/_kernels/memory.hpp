@@ -46,15 +46,9 @@ INSTNORM_INLINE void store_doubles(double *y, doubles v) { of_float<double, 8>::
 template <class E> INSTNORM_INLINE line<E> load_numbers(const E *, const void *from) {
     return of_float<compute<E>, line_lanes<E>>::load((const compute<E> *)from);
 }
-template <class E> INSTNORM_INLINE void store_numbers(void *to, line<E> value) {
-    of_float<compute<E>, line_lanes<E>>::store((compute<E> *)to, value);
-}
 
 template <class E> INSTNORM_INLINE octet<E> splat_octet(const E *, double value) {
     return splat_to<octet<E>>::of((compute<E>)value);
-}
-template <class E> INSTNORM_INLINE line<E> splat_line(const E *, double value) {
-    return splat_to<line<E>>::of((compute<E>)value);
 }
 template <class E> INSTNORM_INLINE bundle<E> splat_bundle(const E *, double value) {
     return splat_to<bundle<E>>::of((compute<E>)value);
@@ -79,17 +73,17 @@ template <class E> INSTNORM_INLINE void store_part(E *y, line<E> value, ptrdiff_
     memcpy(y, step, n * sizeof(E));
 }
 
-// All bits in some of the places, between places that have none.
-template <class T> struct some_bits {
+// All bits in the last places, after places that have none.
+template <class T> struct tail_bits {
     static constexpr int MOST = 128 / sizeof(T);
-    integer<T> bits[3 * MOST];
-    constexpr some_bits() : bits() {
+    integer<T> bits[2 * MOST];
+    constexpr tail_bits() : bits() {
         for (int i = 0; i < MOST; i++) { bits[MOST + i] = -1; }
     }
 };
-template <class T> inline constexpr some_bits<T> SOME_BITS;
+template <class T> inline constexpr tail_bits<T> TAIL_BITS;
 template <class T, int N> INSTNORM_INLINE vec<T, N> masked(vec<T, N> value, ptrdiff_t start) {
-    return value & of_float<T, N>::load((const T *)(SOME_BITS<T>.bits + start));
+    return value & of_float<T, N>::load((const T *)(TAIL_BITS<T>.bits + start));
 }
 
 // ------------------------------------------------------- what Cython calls
@@ -108,15 +102,10 @@ INSTNORM_INLINE vec<T, N, F> maximum(vec<T, N, F> a, vec<T, N, F> b) {
 // The last n of the places of value, and 0 in those before.
 template <class E, class T, int N, bool F>
 INSTNORM_INLINE vec<T, N, F> tail(vec<T, N, F> value, ptrdiff_t n) {
-    return masked(value, some_bits<T>::MOST - N + n);
+    return masked(value, tail_bits<T>::MOST - N + n);
 }
 INSTNORM_INLINE doubles tail(doubles value, ptrdiff_t n) {
-    return masked(value, some_bits<double>::MOST - 8 + n);
-}
-// The first n of the places of value, and 0 in those after.
-template <class E, class T, int N, bool F>
-INSTNORM_INLINE vec<T, N, F> head(vec<T, N, F> value, ptrdiff_t n) {
-    return masked(value, 2 * some_bits<T>::MOST - n);
+    return masked(value, tail_bits<double>::MOST - 8 + n);
 }
 
 template <int M, class T, int N, bool F> INSTNORM_INLINE vec<T, M> sum_by_halves(vec<T, N, F> a) {
@@ -183,7 +172,6 @@ INSTNORM_INLINE bool all_within(doubles value, double least, double most) {
     doubles not_a_number = (value - value) * splat_doubles(1);
     return total(not_a_number) == 0 && largest_by_halves<1>(negative).v < 0;
 }
-INSTNORM_INLINE bool any_positive(doubles value) { return largest_by_halves<1>(value).v > 0; }
 // The largest number of 24 significant bits that is no further from zero.
 INSTNORM_INLINE double toward_zero(double value) {
     return same_bits<double>((int64_t)(same_bits<int64_t>(value) & ~(int64_t)0x1fffffff));
@@ -237,16 +225,12 @@ INSTNORM_INLINE void stream_end() {
 
 // ----------------------------------------------------------------- prefetching
 
-// Ask for the cache line of an address, which may lie beyond an array. Macros, as gcc drops a
+// Ask for the cache line of an address, which may lie beyond an array. A macro, as gcc drops a
 // function that does no more.
 #if defined(__GNUC__)
 #define instnorm_prefetch(address) __builtin_prefetch((const void *)(address), 0, 3)
-#define instnorm_prefetch_l2(address) __builtin_prefetch((const void *)(address), 0, 2)
-#define instnorm_prefetch_to_write(address) __builtin_prefetch((const void *)(address), 1, 3)
 #else
 #define instnorm_prefetch(address) ((void)(address))
-#define instnorm_prefetch_l2(address) ((void)(address))
-#define instnorm_prefetch_to_write(address) ((void)(address))
 #endif
 
 }  // namespace instnorm

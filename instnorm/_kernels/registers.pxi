@@ -51,11 +51,9 @@ cdef extern from "_kernels/memory.hpp" namespace "instnorm" nogil:
     doubles load_as_doubles[E](const E *x) noexcept
     void store_doubles(double *y, doubles value) noexcept
     line[E] load_numbers[E](const E *like, const void *numbers) noexcept
-    void store_numbers[E](void *numbers, line[E] value) noexcept
 
     # In the type that the elements of `like` are computed in, the only thing that it says.
     octet[E] splat_octet[E](const E *like, double value) noexcept
-    line[E] splat_line[E](const E *like, double value) noexcept
     bundle[E] splat_bundle[E](const E *like, double value) noexcept
     doubles splat_doubles(double value) noexcept
     octet[E] splat_number[E](const E *like, const void *numbers, int place) noexcept
@@ -65,10 +63,8 @@ cdef extern from "_kernels/memory.hpp" namespace "instnorm" nogil:
     line[E] fma[E](line[E] a, line[E] b, line[E] c) noexcept
     bundle[E] fma[E](bundle[E] a, bundle[E] b, bundle[E] c) noexcept
     octet[E] maximum[E](octet[E] a, octet[E] b) noexcept
-    line[E] head[E](line[E] value, Py_ssize_t n) noexcept
     doubles tail(doubles value, Py_ssize_t n) noexcept
     octet[E] tail[E](octet[E] value, Py_ssize_t n) noexcept
-    line[E] tail[E](line[E] value, Py_ssize_t n) noexcept
     bundle[E] tail[E](bundle[E] value, Py_ssize_t n) noexcept
     double total(doubles value) noexcept
     double total[E](bundle[E] value) noexcept
@@ -82,7 +78,6 @@ cdef extern from "_kernels/memory.hpp" namespace "instnorm" nogil:
     double rounded[E](const E *like, double value) noexcept
 
     bint all_within(doubles value, double least, double most) noexcept
-    bint any_positive(doubles value) noexcept
     double reciprocal_root(double value) noexcept
     doubles reciprocal_root(doubles value) noexcept
     double zero_where_zero(double test, double value) noexcept
@@ -94,8 +89,6 @@ cdef extern from "_kernels/memory.hpp" namespace "instnorm" nogil:
 
 cdef extern from "_kernels/memory.hpp" nogil:
     void instnorm_prefetch(const void *address) noexcept
-    void instnorm_prefetch_l2(const void *address) noexcept
-    void instnorm_prefetch_to_write(const void *address) noexcept
 
 cdef extern from "_kernels/machine.hpp" nogil:
     const int INSTNORM_HAS_OPENMP
