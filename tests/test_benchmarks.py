@@ -17,7 +17,7 @@ ASV_BENCH = Path(__file__).parents[1] / "asv_bench"
 sys.path.insert(0, str(ASV_BENCH))
 
 from benchmarks import common, copying, interleaved  # noqa: E402
-from peers import peer, run, table  # noqa: E402
+from comparisons.peers import peer, run, table  # noqa: E402
 
 
 def run_there(*arguments, **environment):
@@ -161,7 +161,7 @@ def test_what_is_wrong_or_missing_is_named(monkeypatch):
     results = runner.results
     notes = "\n".join(table.notes(results))
     assert "! wrong: numba, (2,3,4,5) forward, contiguous, float32: off by 1.0e+00" in notes
-    assert "- left out: missing: peers.missing_peers is not installed" in notes
+    assert "- left out: missing: comparisons.peers.missing_peers is not installed" in notes
     assert "- left out: numba: no gradients here" in notes
     assert [m.peer for m in results.measurements if m.wrong] == ["numba"]
     forward, training = table.table(results).splitlines()[2:]
@@ -218,7 +218,7 @@ def test_the_figures_to_aim_at():
 def test_the_command(tmp_path):
     names = ["instnorm", "instnorm-layer", "torch-instance_norm", "torch-group_norm", "jax"]
     done = run_there(
-        *("peers", "--quick", "--shapes", "2,3,4,5", "--out", tmp_path, "--threads", 1),
+        *("comparisons.peers", "--quick", "--shapes", "2,3,4,5", "--out", tmp_path, "--threads", 1),
         *("--dtype", "float32", "bfloat16", "--peers", *names, "numpy"),
     )
     assert done.returncode == 0, done.stderr
@@ -245,7 +245,7 @@ def test_the_command(tmp_path):
     ],
 )
 def test_bad_arguments_end_in_one_line(arguments, message, tmp_path):
-    done = run_there("peers", *arguments, "--out", tmp_path / "out")
+    done = run_there("comparisons.peers", *arguments, "--out", tmp_path / "out")
     assert done.returncode != 0
     assert message in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

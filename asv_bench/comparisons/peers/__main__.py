@@ -1,4 +1,4 @@
-"""`python -m peers`: time instnorm and its peers side by side; a table, JSON and a picture."""
+"""Time instnorm and its peers side by side: `python -m comparisons.peers`, from asv_bench/."""
 
 import argparse
 import json
@@ -23,7 +23,9 @@ NAMES = (
 
 
 def parsed(arguments):
-    parser = argparse.ArgumentParser("python -m peers", description=__doc__.partition(": ")[2])
+    parser = argparse.ArgumentParser(
+        "python -m comparisons.peers", description=__doc__.partition(":")[0]
+    )
     parser.add_argument("--shapes", nargs="+", type=shape, help="such as 32,512,7,7")
     parser.add_argument(
         "--peers",

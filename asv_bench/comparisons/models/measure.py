@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.worker import Variant, Worker
+from .worker import Variant, Worker
 
 NORMS = ("PyTorch", "instnorm", "Identity")
 TASKS = ("inference", "training")

@@ -21,7 +21,7 @@ class Job:
     def __init__(self, net_name, variant):
         import torch
 
-        from models import nets
+        from . import nets
 
         net, self.image, self.grad_output = nets.build(net_name)
         if variant.norm == "instnorm":
