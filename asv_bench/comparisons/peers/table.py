@@ -1,10 +1,11 @@
-"""The results as text: a table of times relative to the copy, and the figures to aim at."""
+"""The results as text: a table of times relative to the floor, and the promises of each level."""
 
 from statistics import geometric_mean
 
 from .run import LABELS
 
 MEBIBYTE = 2**20
+LIMITS = ("copy", "floor")  # no peers: what they are measured against
 
 
 def shape_name(shape):
@@ -19,18 +20,18 @@ def time_name(seconds):
     return f"{seconds:.3g} s"
 
 
-def copy_of(results, measurement):
-    (copy,) = results.find(
-        peer="copy",
+def floor_of(results, measurement, peer="floor"):
+    (floor,) = results.find(
+        peer=peer,
         shape=measurement.shape,
         dtype=measurement.dtype,
         direction=measurement.direction,
     )
-    return copy
+    return floor
 
 
 def ratio(results, measurement):
-    return measurement.seconds / copy_of(results, measurement).seconds
+    return measurement.seconds / floor_of(results, measurement).seconds
 
 
 # --- the table --------------------------------------------------------------------
@@ -38,21 +39,19 @@ def ratio(results, measurement):
 
 def table(results):
     """One row for each shape, pass, layout and dtype; one column for each peer."""
-    names = [n for n in LABELS if n != "copy" and results.find(peer=n)]
+    names = [n for n in LABELS if n not in LIMITS and results.find(peer=n)]
     heads = [LABELS[n].rpartition(" ") for n in names]
     rows = [
-        ["", "", "", "", "", *(first for first, _, _ in heads), ""],
-        ["shape", "pass", "layout", "dtype", "copy", *(last for _, _, last in heads), "spread"],
+        ["", "", "", "", *[""] * len(LIMITS), *(first for first, _, _ in heads), ""],
+        ["shape", "pass", "layout", "dtype", *LIMITS, *(last for _, _, last in heads), "spread"],
     ]
-    for key in dict.fromkeys(_row_key(m) for m in results.measurements if m.peer != "copy"):
-        shape, direction, layout, dtype = key
+    for key in dict.fromkeys(_row_key(m) for m in results.measurements if m.peer not in LIMITS):
         found = {m.peer: m for m in results.measurements if _row_key(m) == key}
-        copy = copy_of(results, next(iter(found.values())))
+        some = next(iter(found.values()))
+        limits = [time_name(floor_of(results, some, limit).seconds) for limit in LIMITS]
         cells = [_cell(results, found.get(name)) for name in names]
         percent = f"{max(m.spread for m in found.values()):.0%}"
-        rows.append(
-            [shape_name(shape), direction, layout, dtype, time_name(copy.seconds), *cells, percent]
-        )
+        rows.append([shape_name(key[0]), *key[1:], *limits, *cells, percent])
     return "\n".join(_aligned(rows, left=4))
 
 
@@ -80,7 +79,7 @@ def _aligned(rows, left):
 
 def notes(results):
     """What the table's marks mean, which results are wrong, and what was left out."""
-    yield "Times are multiples of the copy's; spread: the row's largest half interquartile range."
+    yield "Times are multiples of the floor's; spread: the row's largest half interquartile range."
     for m in results.measurements:
         if m.wrong:
             yield (
@@ -91,73 +90,130 @@ def notes(results):
         yield f"- left out: {peer}: {why}"
 
 
-# --- the figures to aim at ----------------------------------------------------------
+# --- the promises -------------------------------------------------------------------
+
+SHORT_ROWS = (32, 512, 7, 7)
+PASSES = ("forward", "forward+backward")
+HALF = ("float16", "bfloat16")
 
 
 def summary(results):
-    """Lines of text: instnorm against the copy, and against each of the others."""
-    for layout, dtype in dict.fromkeys((m.layout, m.dtype) for m in results.find(peer="instnorm")):
-        yield f"instnorm, {layout}, {dtype}:"
-        chosen = {"layout": layout, "dtype": dtype}
-        yield from _against_copy(results, chosen)
-        yield from _against_torch(results, chosen)
-        yield from _lost(results, chosen)
+    """Lines of text: the machine; what each level keeps of its promises; what it loses."""
+    yield machine(results.settings)
+    for level in results.settings["levels"]:
+        peer = f"instnorm-{level}"
+        if results.find(peer=peer):
+            yield f"{level}:"
+            yield from _above_the_floor(results, peer)
+            yield from _short_rows(results, peer)
+            yield from _layouts(results, peer)
+            yield from _dtypes(results, peer)
+            yield from _beside_torch(results, peer)
+            yield from _lost(results, peer)
     yield from _smallest(results)
-    yield from _between_kinds(results)
 
 
-def _against_copy(results, chosen):
-    for direction, goal in (("forward", 1.25), ("forward+backward", 2.8)):
+def machine(settings):
+    return f"{settings['processor']}; {settings['caches']}; {settings['threads']} threads"
+
+
+def _above_the_floor(results, peer):
+    for direction, promise in zip(PASSES, (1.15, 1.25), strict=True):
         ratios = {
             m.shape: ratio(results, m)
-            for m in results.find(peer="instnorm", direction=direction, **chosen)
-            if m.nbytes >= MEBIBYTE
+            for m in results.find(
+                peer=peer, direction=direction, layout="contiguous", dtype="float32"
+            )
+            if m.row >= 1024 and MEBIBYTE <= m.nbytes <= 64 * MEBIBYTE
         }
         if ratios:
             yield (
-                f"  {direction} / copy, inputs of 1 MiB and more: "
-                f"{_mean_and_worst(ratios, max)} (goal {goal})"
+                f"  {direction} / floor, rows of 1,024 and more, 1 to 64 MiB: "
+                f"{_mean_and_worst(ratios)} (promise {promise}, worst 1.5)"
             )
-        over = _ratios(
-            results,
-            {"peer": "instnorm", "direction": direction, **chosen},
-            {"peer": "torch-copy", "direction": direction, **chosen},
-            least_mebibytes=1,
-        )
-        if over:
-            yield f"  {direction} / PyTorch's copy, the same: {_mean_and_worst(over, max)}"
 
 
-def _against_torch(results, chosen):
-    goals = {"torch-instance_norm": 6, "torch-group_norm": 6, "torch-compile": 3}
-    for peer, goal in goals.items():
-        ratios = _ratios(
-            results,
-            {"peer": peer, "direction": "forward+backward", **chosen},
-            {"peer": "instnorm", "direction": "forward+backward", **chosen},
-        )
-        if ratios:
+def _short_rows(results, peer):
+    for direction in PASSES:
+        for m in results.find(
+            peer=peer,
+            shape=SHORT_ROWS,
+            direction=direction,
+            layout="contiguous",
+            dtype="float32",
+        ):
             yield (
-                f"  {LABELS[peer]} / instnorm, forward+backward: "
-                f"{_mean_and_worst(ratios, min)} (goal {goal})"
+                f"  {direction} / floor, {shape_name(SHORT_ROWS)}: "
+                f"{ratio(results, m):.2f} (promise 1.8)"
             )
 
 
-def _lost(results, chosen):
-    lost = {}
-    for ours in results.find(peer="instnorm", **chosen):
-        for m in results.find(shape=ours.shape, direction=ours.direction, **chosen):
-            rival = not m.wrong and not m.peer.startswith(("instnorm", "torch-copy"))
-            if rival and m.seconds < ours.seconds:
-                key = f"{shape_name(ours.shape)} {ours.direction}"
+def _layouts(results, peer):
+    for direction in PASSES:
+        ours = {"peer": peer, "direction": direction}
+        for dtype in dict.fromkeys(m.dtype for m in results.find(**ours)):
+            ratios = _ratios(
+                results,
+                {"layout": "channels-last", "dtype": dtype, **ours},
+                {"layout": "contiguous", "dtype": dtype, **ours},
+                lambda m: m.shape[1] >= 32,
+            )
+            if ratios:
+                yield (
+                    f"  channels-last / contiguous, {direction}, {dtype}, 32 channels and more: "
+                    f"{_mean_and_worst(ratios)} (promise 1.15, worst 1.3)"
+                )
+
+
+def _dtypes(results, peer):
+    """Other types beside float32; and half precision beside what PyTorch takes for it."""
+    promises = {"float64": 2.1, "float16": 0.6, "bfloat16": 0.6}
+    for direction in PASSES:
+        for dtype, promise in promises.items():
+            ours = {"peer": peer, "direction": direction, "layout": "contiguous"}
+            least = 8 * MEBIBYTE if dtype in HALF else MEBIBYTE
+            ratios = _ratios(
+                results,
+                {"dtype": dtype, **ours},
+                {"dtype": "float32", **ours},
+                lambda m, least=least: m.nbytes >= least,
+            )
+            if ratios:
+                yield (
+                    f"  {dtype} / float32, {direction}, {least // MEBIBYTE} MiB of float32 and "
+                    f"more: {_mean_and_worst(ratios)} (promise {promise})"
+                )
+
+
+def _beside_torch(results, peer):
+    for direction in PASSES:
+        for dtype in ("float32", "bfloat16"):
+            for name in ("torch-instance_norm", "torch-group_norm"):
+                kind = {"direction": direction, "dtype": dtype, "layout": "contiguous"}
+                ratios = _ratios(results, {"peer": peer, **kind}, {"peer": name, **kind})
+                if ratios:
+                    promise = " (promise: worst 1)" if dtype in HALF else ""
+                    yield (
+                        f"  ours / {LABELS[name]}, {direction}, {dtype}: "
+                        f"{_mean_and_worst(ratios)}{promise}"
+                    )
+
+
+def _lost(results, peer):
+    lost, cases = {}, results.find(peer=peer)
+    for ours in cases:
+        for m in results.measurements:
+            rival = not m.wrong and not m.peer.startswith(("instnorm", *LIMITS))
+            if rival and _row_key(m) == _row_key(ours) and m.seconds < ours.seconds:
+                key = f"{shape_name(ours.shape)} {ours.direction}, {ours.layout}, {ours.dtype}"
                 lost.setdefault(key, []).append(f"{LABELS[m.peer]} {m.seconds / ours.seconds:.2f}")
-    yield f"  cases in which a peer is faster: {len(lost)} (goal 0)"
+    yield f"  cases in which a peer is faster: {len(lost)} of {len(cases)} (promise 0)"
     for key, peers in lost.items():
         yield f"    {key}: {', '.join(peers)} of our time"
 
 
 def _smallest(results):
-    for ours in results.find(peer="instnorm-layer", layout="contiguous"):
+    for ours in results.find(peer="instnorm-layer", layout="contiguous", shape=(1, 3, 2, 2)):
         for theirs in results.find(
             peer="torch-instance_norm",
             shape=ours.shape,
@@ -165,55 +221,25 @@ def _smallest(results):
             layout=ours.layout,
             dtype=ours.dtype,
         ):
-            if ours.shape == (1, 3, 2, 2):
-                yield (
-                    f"layer, {shape_name(ours.shape)} {ours.direction}, {ours.dtype}: "
-                    f"{time_name(ours.seconds)}, 1/{theirs.seconds / ours.seconds:.1f} of "
-                    f"PyTorch's {time_name(theirs.seconds)} (goal 1/8)"
-                )
-
-
-def _between_kinds(results):
-    """Layouts and dtypes beside contiguous float32, where both were measured."""
-    goals = {"float64": 2.2, "float16": 0.7, "bfloat16": 0.7}
-    for direction in ("forward", "forward+backward"):
-        ours = {"peer": "instnorm", "direction": direction}
-        for dtype in dict.fromkeys(m.dtype for m in results.find(**ours)):
-            ratios = _ratios(
-                results,
-                {"layout": "channels-last", "dtype": dtype, **ours},
-                {"layout": "contiguous", "dtype": dtype, **ours},
+            yield (
+                f"layer, {shape_name(ours.shape)} {ours.direction}, {ours.dtype}: "
+                f"{time_name(ours.seconds)}, 1/{theirs.seconds / ours.seconds:.1f} of "
+                f"PyTorch's {time_name(theirs.seconds)}"
             )
-            ratios = {s: r for s, r in ratios.items() if s[1] >= 32}
-            if ratios:
-                yield (
-                    f"channels-last / contiguous, {direction}, {dtype}, 32 channels and more: "
-                    f"{_mean_and_worst(ratios, max)} (goal 1.3)"
-                )
-        for dtype, goal in goals.items():
-            contiguous = {"layout": "contiguous", **ours}
-            ratios = _ratios(
-                results, {"dtype": dtype, **contiguous}, {"dtype": "float32", **contiguous}, 8
-            )
-            if ratios:
-                yield (
-                    f"{dtype} / float32, {direction}, contiguous, 8 MiB of float32 and more: "
-                    f"{_mean_and_worst(ratios, max)} (goal {goal})"
-                )
 
 
-def _ratios(results, above, below, least_mebibytes=0):
+def _ratios(results, above, below, accepts=lambda below: True):
     """Time of one kind over that of another, for each shape that both have."""
     ratios = {}
     for bottom in results.find(**below):
         for top in results.find(shape=bottom.shape, **above):
-            if bottom.nbytes >= least_mebibytes * MEBIBYTE:
+            if accepts(bottom) and not bottom.wrong:
                 ratios[bottom.shape] = top.seconds / bottom.seconds
     return ratios
 
 
-def _mean_and_worst(ratios, worst):
-    shape = worst(ratios, key=ratios.get)
+def _mean_and_worst(ratios):
+    shape = max(ratios, key=ratios.get)
     return (
         f"geometric mean {geometric_mean(ratios.values()):.2f}, "
         f"worst {ratios[shape]:.2f} at {shape_name(shape)}"
