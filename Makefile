@@ -46,10 +46,10 @@ bench-compare: $(VENV)/bench  ## Build and compare HEAD with another commit: mak
 	$(ASV) continuous --interleave-rounds $(BASE) HEAD $(ARGS)
 
 peers: $(VENV)/peers      ## Time instnorm beside PyTorch, JAX, ...: table, JSON, picture. ARGS=--quick
-	cd asv_bench && ../$(BIN)/python -m peers --out ../peers $(ARGS)
+	cd asv_bench && ../$(BIN)/python -m comparisons.peers --out ../peers $(ARGS)
 
 models: $(VENV)/models    ## Time three real PyTorch models, as they are and converted; results in models/
-	cd asv_bench && ../$(BIN)/python -m models --out ../models
+	cd asv_bench && ../$(BIN)/python -m comparisons.models --out ../models
 
 clean:
 	rm -rf $(VENV) $(MINDSPORE) build dist demo peers models *.egg-info

@@ -5,6 +5,9 @@ a pause: threads that OpenMP and the like leave spinning after a parallel region
 the next one, would hold up the threads of another library. After the pause come untimed
 calls, which wake a library's own threads and bring its data back into the caches, then the
 timed ones in a row.
+
+A function that has a method `mean_seconds(calls)` keeps the time itself: one that runs in
+another process, or on several threads at once.
 """
 
 import random
@@ -40,8 +43,8 @@ def seconds_per_call(functions, rounds=5, turn=0.02):
             time.sleep(PAUSE)
             # One call that outlasts its turn is long beside the time that waking threads takes.
             if calls[name] > 1:
-                _time(functions[name], calls[name] // 4 + 1)
-            seconds[name].append(_time(functions[name], calls[name]))
+                mean_seconds(functions[name], calls[name] // 4 + 1)
+            seconds[name].append(mean_seconds(functions[name], calls[name]))
     return seconds
 
 
@@ -50,13 +53,16 @@ def medians(seconds):
 
 
 def _calls_that_fit(function, turn):
-    seconds = _time(function, 1)
+    seconds = mean_seconds(function, 1)
     if seconds < turn:  # else it is slow enough for the first call to tell
-        seconds = min(_time(function, 1) for _ in range(3))
+        seconds = min(mean_seconds(function, 1) for _ in range(3))
     return max(1, min(10_000, int(turn / seconds)))
 
 
-def _time(function, calls):
+def mean_seconds(function, calls):
+    """Time so many calls in a row; the mean time of one."""
+    if hasattr(function, "mean_seconds"):
+        return function.mean_seconds(calls)
     start = time.perf_counter()
     for _ in range(calls):
         function()

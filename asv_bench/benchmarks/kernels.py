@@ -1,12 +1,14 @@
-"""The array functions: time, and time beside a copy of the same bytes."""
+"""The array functions: time, and time beside the floor."""
 
 import numpy as np
 
 import instnorm
+from instnorm._runtime import simd
 
 from .common import DTYPES, LAYOUTS, SHAPES, Inputs, forward_and_backward, set_threads
-from .copying import copies
-from .interleaved import medians, seconds_per_call
+from .floor import floors
+from .interleaved import mean_seconds, medians, seconds_per_call
+from .worker import Remote, Worker
 
 NAMED = {str(shape).replace(" ", ""): shape for shape in SHAPES}
 LARGE = ["(16,64,56,56)", "(4,32,256,256)"]
@@ -68,26 +70,58 @@ class InPlace:
         instnorm.instance_norm(self.x, out=self.x)
 
 
-class RatioToCopy:
-    """How many copies of the input's bytes would take as long, on as many threads."""
+class _Level:
+    """The passes at the SIMD level that a process was started with."""
 
-    params = ([name for name in NAMED if np.prod(NAMED[name]) >= 2**18], [1, 2], list(LAYOUTS))
-    param_names = ("shape", "threads", "layout")
-    unit = "copies"
+    def __init__(self, shape, layout, threads):
+        set_threads(threads)
+        inputs = Inputs(shape, layout=layout)
+        self._passes = {
+            "forward": lambda: instnorm.instance_norm(inputs.x, inputs.weight, inputs.bias),
+            "forward+backward": lambda: forward_and_backward(inputs),
+        }
+
+    def mean_seconds(self, direction, calls):
+        return mean_seconds(self._passes[direction], calls)
+
+
+class RatioToFloor:
+    """How many times the floor's time it takes at each SIMD level, on as many threads.
+
+    The level is settled at import: each is measured in a process of its own.
+    """
+
+    params = (
+        [name for name in NAMED if np.prod(NAMED[name]) >= 2**18],
+        [1, 2],
+        list(LAYOUTS),
+        ["baseline", "avx2", "avx512"],
+    )
+    param_names = ("shape", "threads", "layout", "level")
+    unit = "floors"
     timeout = 120
 
-    def setup(self, shape, threads, layout):
-        set_threads(threads)
-        self.inputs = Inputs(NAMED[shape], layout=layout)
-        self.copies = copies(self.inputs.x, threads)
+    def setup(self, shape, threads, layout, level):
+        if level not in simd.available():
+            raise NotImplementedError(f"this machine has no {level}")  # so that asv skips it
+        shape = NAMED[shape]
+        self.inputs, self.threads = Inputs(shape, layout=layout), threads
+        environment = {"INSTNORM_SIMD": level}
+        self.worker = Worker(_Level, shape, layout, threads, environment=environment)
+        self.worker.ready()
 
-    def ratio(self, function):
-        seconds = medians(seconds_per_call({"function": function, **self.copies}))
-        return seconds.pop("function") / min(seconds.values())
+    def teardown(self, *_):
+        if hasattr(self, "worker"):
+            self.worker.close()
+
+    def ratio(self, direction):
+        floor = floors(self.inputs, self.threads, direction)
+        ours = Remote(self.worker, "mean_seconds", direction)
+        seconds = medians(seconds_per_call({"ours": ours, **floor}))
+        return seconds.pop("ours") / min(seconds.values())
 
     def track_forward(self, *_):
-        x, weight, bias = self.inputs.x, self.inputs.weight, self.inputs.bias
-        return self.ratio(lambda: instnorm.instance_norm(x, weight, bias))
+        return self.ratio("forward")
 
     def track_forward_and_backward(self, *_):
-        return self.ratio(lambda: forward_and_backward(self.inputs))
+        return self.ratio("forward+backward")

@@ -5,32 +5,36 @@ any two of them can be compared.
 """
 
 import gc
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 
 import numpy as np
 from benchmarks.common import LAYOUTS
-from benchmarks.copying import copies
+from benchmarks.floor import floors
 from benchmarks.interleaved import seconds_per_call
 
 from .peer import PASSES, TOLERANCE, Case, NotSupportedError, error, exact
 
-# In the order of the table's columns. instnorm is imported first, since it sets how long the
-# idle threads of OpenMP's runtime spin, which others load too.
-FAMILIES = ("instnorm", "torch", "jax", "onnxruntime", "numpy", "numba")
+# In the order of the table's columns.
 LABELS = {
     "copy": "copy",
-    "torch-copy": "PyTorch copy",
-    "instnorm": "instnorm",
+    "floor": "floor",
+    "instnorm-avx512": "instnorm avx512",
+    "instnorm-avx2": "instnorm avx2",
+    "instnorm-baseline": "instnorm baseline",
     "instnorm-layer": "instnorm layer",
     "torch-instance_norm": "PyTorch instance_norm",
     "torch-group_norm": "PyTorch group_norm",
     "torch-compile": "torch.compile",
     "jax": "JAX jit",
     "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
     "numpy": "NumPy",
     "numba": "Numba",
 }
+OTHERS = ("torch", "jax", "onnxruntime", "openvino", "numpy", "numba")
+# In other types than float32, what instnorm promises is beside itself and these.
+IN_EVERY_DTYPE = ("instnorm", "torch-instance_norm", "torch-group_norm")
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class Measurement:
     high: float
     error: float = 0.0
     method: str = ""
+
+    @property
+    def row(self):
+        """The elements that are normalized together."""
+        return int(np.prod(self.shape[2:]))
 
     @property
     def nbytes(self):
@@ -85,26 +94,51 @@ class Results:
 
 
 class Runner:
-    """The peers that were asked for and are installed."""
+    """The peers that were asked for and are installed.
 
-    def __init__(self, names, threads, rounds, turn):
+    Parameters
+    ----------
+    names : iterable of str
+        "instnorm" stands for all its levels.
+    everywhere : bool
+        Whether all of them are timed in all dtypes; else other types than float32 are left to
+        those of IN_EVERY_DTYPE.
+    """
+
+    def __init__(self, names, levels, threads, rounds, turn, everywhere=True):
         self._threads, self._rounds, self._turn = threads, rounds, turn
-        self._peers, self._copies, versions, left_out = [], {}, {}, []
-        for family in FAMILIES:
+        self._everywhere = everywhere
+        self._peers, versions, left_out = [], {}, []
+        names = {*names}
+        if names & {"instnorm", "instnorm-layer"}:
+            # First, since it sets how long idle threads of OpenMP's runtime spin, which others
+            # load too.
+            from . import instnorm_peers
+
+            versions["instnorm"] = instnorm_peers.VERSION
+            if "instnorm" in names:
+                names |= {f"instnorm-{level}" for level in levels}
+            self._peers += instnorm_peers.peers(threads, levels)
+        for family in OTHERS:
             wanted = {n for n in names if n.partition("-")[0] == family}
+            if not wanted:
+                continue
             try:
-                module = import_module(f".{family}_peers", __package__) if wanted else None
+                module = import_module(f".{family}_peers", __package__)
             except ModuleNotFoundError as missing:
                 why = f"{missing.name} is not installed"
                 left_out += [{"peer": name, "why": why} for name in sorted(wanted)]
                 continue
-            if module is None:
-                continue
             versions[family] = module.VERSION
-            self._peers += [p for p in module.peers(threads) if p.name in names]
-            if hasattr(module, "copy"):
-                self._copies[f"{family}-copy"] = module.copy
-        settings = {"threads": threads, "rounds": rounds, "turn": turn, "versions": versions}
+            self._peers += module.peers(threads)
+        self._peers = [p for p in self._peers if p.name in names]
+        settings = {
+            "threads": threads,
+            "rounds": rounds,
+            "turn": turn,
+            "levels": list(levels),
+            "versions": versions,
+        }
         self.results = Results(settings, [], left_out)
 
     def shape(self, shape, dtypes, layouts):
@@ -114,11 +148,12 @@ class Runner:
         for direction in PASSES:
             entrants, errors = self._prepared(direction, cases, expected)
             for case in cases[:: len(layouts)]:
-                for method, function in copies(case.x, self._threads).items():
-                    entrants["copy", case.dtype.name, "", method] = function
-            for name, copy in self._copies.items():
-                for case in cases:
-                    entrants[name, case.dtype.name, case.layout, ""] = copy(case.x)
+                limits = {"floor": direction}
+                if direction != "forward":  # whose floor is the copy
+                    limits["copy"] = "forward"
+                for name, limit in limits.items():
+                    for method, floor in floors(case, self._threads, limit).items():
+                        entrants[name, case.dtype.name, "", method] = floor
             gc.collect()
             gc.freeze()  # else a collection looks through all the libraries' objects
             seconds = seconds_per_call(entrants, self._rounds, self._turn)
@@ -129,6 +164,8 @@ class Runner:
         entrants, errors = {}, {}
         for case in cases:
             for peer in self._peers:
+                if not self._takes_part(peer, case):
+                    continue
                 key = (peer.name, case.dtype.name, case.layout, "")
                 try:
                     function = getattr(peer, PASSES[direction])(case)
@@ -140,6 +177,9 @@ class Runner:
                 errors[key] = error(results, right[: len(results)])
                 entrants[key] = function
         return entrants, errors
+
+    def _takes_part(self, peer, case):
+        return self._everywhere or case.dtype == np.float32 or peer.name.startswith(IN_EVERY_DTYPE)
 
     def _leave_out(self, peer, case, direction, reason):
         why = str(reason).strip().partition("\n")[0]
@@ -167,4 +207,7 @@ class Runner:
             best = fastest.setdefault((peer, dtype, layout), found)
             if found.seconds < best.seconds:
                 fastest[peer, dtype, layout] = found
+        for (peer, dtype, layout), found in list(fastest.items()):
+            if peer == "floor" and direction == "forward":  # the same traffic, timed once
+                fastest["copy", dtype, layout] = replace(found, peer="copy")
         self.results.measurements += fastest.values()

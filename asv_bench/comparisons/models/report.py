@@ -2,7 +2,7 @@
 
 import math
 
-from models.measure import NORMS, TASKS
+from .measure import NORMS, TASKS
 
 COLUMNS = [
     *("net", "task", "norm", "layout", "ms", "of limit", "peak MiB"),

@@ -1,9 +1,7 @@
-"""One net in one variant, in a process of its own, which does one thing at a time on demand."""
+"""One net in one variant: what a process of its own is asked for."""
 
-import multiprocessing
 import re
 import time
-import traceback
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +14,12 @@ class Variant(NamedTuple):
 
 
 class Job:
-    """Runs in the worker's process; the methods are what can be asked for."""
+    """Runs in a worker's process; the methods are what can be asked for."""
 
     def __init__(self, net_name, variant):
         import torch
 
-        from models import nets
+        from . import nets
 
         net, self.image, self.grad_output = nets.build(net_name)
         if variant.norm == "instnorm":
@@ -76,42 +74,3 @@ def _status(field):
     """A figure from the process's status, in KiB."""
     text = Path("/proc/self/status").read_text()
     return int(re.search(rf"{field}:\s+(\d+) kB", text)[1])
-
-
-def _serve(connection, net_name, variant):
-    try:
-        job = Job(net_name, variant)
-        connection.send(None)
-        for name, *args in iter(connection.recv, None):
-            connection.send(getattr(job, name)(*args))
-    except BaseException:
-        connection.send(RuntimeError(f"{net_name}, {variant}:\n{traceback.format_exc()}"))
-
-
-class Worker:
-    """The caller's end: `ready()`, then `ask("seconds", "training")` and so on."""
-
-    def __init__(self, net_name, variant):
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(theirs, net_name, variant), daemon=True
-        )
-        self._process.start()
-
-    def ready(self):
-        return self._answer()
-
-    def ask(self, *request):
-        self._connection.send(request)
-        return self._answer()
-
-    def close(self):
-        self._connection.send(None)
-        self._process.join()
-
-    def _answer(self):
-        answer = self._connection.recv()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer

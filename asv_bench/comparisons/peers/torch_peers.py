@@ -77,10 +77,3 @@ def _array(tensor):
 def peers(threads):
     torch.set_num_threads(threads)
     return [Eager(instance_norm), Eager(group_norm), Compiled()]
-
-
-def copy(array):
-    """PyTorch's copy wakes its threads faster than Python can."""
-    source = _tensor(array)
-    target = source.clone()
-    return lambda: target.copy_(source)

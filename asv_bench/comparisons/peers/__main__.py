@@ -1,4 +1,4 @@
-"""`python -m peers`: time instnorm and its peers side by side; a table, JSON and a picture."""
+"""Time instnorm and its peers side by side: `python -m comparisons.peers`, from asv_bench/."""
 
 import argparse
 import json
@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 NAMES = (
-    "copy",
     "instnorm",
     "instnorm-layer",
     "torch-instance_norm",
@@ -17,27 +16,47 @@ NAMES = (
     "torch-compile",
     "jax",
     "onnxruntime",
+    "openvino",
     "numpy",
     "numba",
 )
+LEVELS = ("avx512", "avx2", "baseline")
+# These take longest: one compiles for each case, the other is slow.
+LEFT_OUT_IF_QUICK = ("torch-compile", "numpy")
 
 
 def parsed(arguments):
-    parser = argparse.ArgumentParser("python -m peers", description=__doc__.partition(": ")[2])
-    parser.add_argument("--shapes", nargs="+", type=shape, help="such as 32,512,7,7")
+    parser = argparse.ArgumentParser(
+        "python -m comparisons.peers", description=__doc__.partition(":")[0]
+    )
+    parser.add_argument(
+        "--only",
+        "--shapes",
+        dest="shapes",
+        nargs="+",
+        type=shape,
+        metavar="SHAPE",
+        help="such as 32,512,7,7; by default, the nine of benchmarks/common.py",
+    )
+    parser.add_argument(
+        "--simd",
+        nargs="+",
+        choices=LEVELS,
+        help="levels of instnorm, a column for each; by default, all that this machine has",
+    )
     parser.add_argument(
         "--peers",
         nargs="+",
         choices=NAMES,
-        default=NAMES,
         metavar="PEER",
-        help=f"of {', '.join(NAMES)}; the copy is always timed",
+        help=f"of {', '.join(NAMES)}, in all dtypes; the floor is always timed. By default all, "
+        "in float32, and in other dtypes instnorm and PyTorch's functions",
     )
     parser.add_argument(
         "--dtype",
         nargs="+",
-        default=["float32"],
         choices=("float32", "float64", "float16", "bfloat16"),
+        help="by default, float32 and bfloat16",
     )
     parser.add_argument(
         "--layout",
@@ -47,11 +66,31 @@ def parsed(arguments):
     )
     parser.add_argument("--threads", type=count, help="by default, one for each processor")
     parser.add_argument("--rounds", type=count, default=9)
-    parser.add_argument("--quick", action="store_true", help="3 short rounds: a first impression")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a first impression, below three minutes: 3 short rounds, and by default float32 "
+        f"alone, without {' and '.join(LEFT_OUT_IF_QUICK)}",
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("peers-results"), help="folder to write to"
     )
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    args.everywhere = args.peers is not None
+    args.peers = args.peers or [n for n in NAMES if not (args.quick and n in LEFT_OUT_IF_QUICK)]
+    args.dtype = args.dtype or (["float32"] if args.quick else ["float32", "bfloat16"])
+    return args
+
+
+def levels(asked):
+    """The SIMD levels to measure: those asked for, or all that are built and run here."""
+    from instnorm._runtime import simd
+
+    available = list(simd.available())
+    for level in asked or ():
+        if level not in available:
+            sys.exit(f"argument --simd: got {level}, expected of {', '.join(available)}")
+    return tuple(level for level in available if not asked or level in asked)
 
 
 def shape(text):
@@ -87,7 +126,10 @@ def main(arguments=None):
     args = parsed(arguments)
     threads = allow_threads(args.threads)
 
+    chosen = levels(args.simd)
     from benchmarks.common import SHAPES
+
+    from instnorm.cli.info import report
 
     from . import picture, table
     from .run import Runner
@@ -97,10 +139,14 @@ def main(arguments=None):
         print(f"other programs run here (load {load:.1f}): times will be unsteady", file=sys.stderr)
     started = time.monotonic()
     rounds, turn = (3, 0.005) if args.quick else (args.rounds, 0.015)
-    runner = Runner(args.peers, threads, rounds, turn)
+    runner = Runner(args.peers, chosen, threads, rounds, turn, args.everywhere)
     results = runner.results
     results.settings.update(
-        load=load, platform=platform.platform(), python=platform.python_version()
+        load=load,
+        platform=platform.platform(),
+        python=platform.python_version(),
+        processor=report()["processor"],
+        caches=report()["caches"],
     )
     for one in args.shapes or SHAPES:
         print(f"{table.shape_name(one)} ...", file=sys.stderr, flush=True)

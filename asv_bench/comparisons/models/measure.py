@@ -5,8 +5,9 @@ import time
 from typing import NamedTuple
 
 import numpy as np
+from benchmarks.worker import Worker
 
-from models.worker import Variant, Worker
+from .job import Job, Variant
 
 NORMS = ("PyTorch", "instnorm", "Identity")
 TASKS = ("inference", "training")
@@ -26,12 +27,12 @@ class Result(NamedTuple):
 
 def measure(net, seconds_per_task):
     """Results of one net: for each task and norm, the faster of both layouts."""
-    truth = Worker(net, Variant("float64"))
+    truth = Worker(Job, net, Variant("float64"))
     truth.ready()
     exact = {task: truth.ask("first", task)[0] for task in TASKS}
     truth.close()
 
-    workers = {variant: Worker(net, variant) for variant in VARIANTS}
+    workers = {variant: Worker(Job, net, variant) for variant in VARIANTS}
     for worker in workers.values():
         worker.ready()
     results = []

@@ -4,9 +4,9 @@ import argparse
 import os
 from pathlib import Path
 
-from models.measure import measure
-from models.nets import NETS
-from models.report import picture, table
+from .measure import measure
+from .nets import NETS
+from .report import picture, table
 
 HEAD = """\
 Time: median of interleaved runs, {threads} threads, the faster of both layouts. Peak: memory that
@@ -16,7 +16,7 @@ the largest element) or of all gradients (in the 2-norm); in the layout timed, a
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="models", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m comparisons.models", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--seconds", type=float, default=20, help="per net and task, of timing")
     parser.add_argument("--net", choices=NETS, action="append", help="all by default")

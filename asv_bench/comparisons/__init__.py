@@ -1,0 +1,1 @@
+"""Instance norm by instnorm beside others: single calls (`peers`) and whole nets (`models`)."""

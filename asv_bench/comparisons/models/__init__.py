@@ -1,0 +1,1 @@
+"""Real PyTorch models, as they are and converted: `python -m comparisons.models`."""

@@ -1,1 +1,0 @@
-"""Real PyTorch models, as they are and converted: `python -m models`, from asv_bench/."""
