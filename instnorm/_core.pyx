@@ -21,7 +21,7 @@ what would be a memory error otherwise and nothing else; `arrays.py` does the re
 
 cimport numpy as cnp
 from cython.parallel cimport prange
-from libc.math cimport NAN, fabs, isfinite, isnan
+from libc.math cimport fabs, isfinite
 from libc.stdlib cimport free, malloc
 
 cnp.import_array()

@@ -219,7 +219,8 @@ cdef inline void normalize_group(
         return
     for i in range(group.count):
         normalize_octets(
-            row[i], y + i * n, n, splat_number(row[0], centre, <int>i), splat_number(row[0], scale, <int>i),
+            row[i], y + i * n, n, splat_number(row[0], centre, <int>i),
+            splat_number(row[0], scale, <int>i),
             splat_number(row[0], scale_rest, <int>i), splat_number(row[0], shift, <int>i),
         )
 
