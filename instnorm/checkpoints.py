@@ -123,7 +123,7 @@ def dumps(
     kept = dict(metadata or {})
     if path.suffix == ".safetensors" and flavour is not None:
         kept["format"] = {"mindspore": "ms", "pytorch": "pt"}[flavour]
-    plain = {name: np.asarray(array) for name, array in arrays.items()}
+    plain = {name: _in_order(np.asarray(array), "=") for name, array in arrays.items()}
     return _format(path).dumps(plain, kept)
 
 
@@ -322,7 +322,8 @@ def _without_crc(content: bytes) -> bytes:
 def _from_tensor(name: str, tensor: Any, data: bytes) -> Array:
     if tensor.tensor_type not in _MINDSPORE_DTYPES:
         raise CheckpointError(f"{name} has dtype {tensor.tensor_type}, which NumPy does not have")
-    array: Array = np.frombuffer(data, _dtype(_MINDSPORE_DTYPES[tensor.tensor_type]))
+    dtype = _dtype(_MINDSPORE_DTYPES[tensor.tensor_type])
+    array = _in_order(np.frombuffer(data, dtype.newbyteorder("<")), "=")
     shape = tuple(tensor.dims)
     if shape == (0,) and array.size == 1:
         shape = ()  # so did MindSpore 1 write a scalar
@@ -346,7 +347,7 @@ def _dump_ckpt(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> byte
         message.value.add(tag=name, tensor=tensor)
 
     for name, array in arrays.items():
-        data = array.tobytes()
+        data = _in_order(array, "<").tobytes()
         for start in range(0, len(data), _SLICE):
             add(name, array.shape, types[array.dtype.name], data[start : start + _SLICE])
     for name, text in metadata.items():
@@ -408,6 +409,11 @@ def _format(path: Path) -> _Format:
             f"{str(path)!r} has suffix {path.suffix!r}, expected one of {', '.join(SUFFIXES)}"
         )
     return _FORMATS[path.suffix]
+
+
+def _in_order(array: Array, byte_order: Literal["=", "<"]) -> Array:
+    """Return the array, or a copy of the same values in this order of bytes: "=" is native."""
+    return array.astype(array.dtype.newbyteorder(byte_order), copy=False)
 
 
 def _dtype(name: str) -> np.dtype[Any]:
