@@ -158,7 +158,8 @@ def instance_norm(
     destination = _channels_second(result, axis)
     y = _to_write(destination, source.dtype, walk)
     view, written = _views(walk, source, y)
-    view, weight, bias = _apart(view, written), _apart(weight, written), _apart(bias, written)
+    view = _in_step(view, written)
+    weight, bias = _apart(weight, written), _apart(bias, written)
     used_mean = memory.empty(x.shape[:2], _FLOAT64)
     used_rstd = memory.empty(x.shape[:2], _FLOAT64)
     last = walk.channels_last
@@ -272,11 +273,8 @@ def instance_norm_backward(
     destination = _channels_second(result, axis)
     grad_input = _to_write(destination, source.dtype, walk)
     view, grad_view, written = _views(walk, source, grad, grad_input)
-    view, grad_view, weight = (
-        _apart(view, written),
-        _apart(grad_view, written),
-        _apart(weight, written),
-    )
+    view, grad_view = _in_step(view, written), _in_step(grad_view, written)
+    weight, mean, rstd = _apart(weight, written), _apart(mean, written), _apart(rstd, written)
     grad_weight, grad_bias = np.empty(x.shape[1]), np.empty(x.shape[1])
     kernels.backward(
         grad_view,
@@ -405,6 +403,29 @@ def _check_out(out: Array | None, name: str, x: Array) -> None:
         raise TypeError(f"{name} has dtype {out.dtype}, expected that of x, {x.dtype}")
     if not out.flags.writeable:
         raise ValueError(f"{name} is read-only")
+    if _overlaps_itself(out):
+        raise ValueError(
+            f"{name} overlaps itself: it has shape {out.shape} and strides {out.strides}, "
+            "expected memory of its own for each element"
+        )
+
+
+def _overlaps_itself(array: Array) -> bool:
+    """Tell whether two elements have bytes in common."""
+    if array.flags.forc:
+        return False
+    axes = sorted((abs(step), n) for step, n in zip(array.strides, array.shape, strict=True))
+    end, nested = array.itemsize, True
+    for step, n in axes:
+        nested = nested and (n == 1 or step >= end)
+        end += (n - 1) * step
+    if nested or array.nbytes > end:
+        return not nested  # each axis steps over what the axes inside it reach; or too little room
+    places = np.zeros(1, np.intp)
+    for step, n in axes:
+        places = np.add.outer(places, step * np.arange(n)).ravel()
+    places.sort()
+    return bool((np.diff(places) < array.itemsize).any())
 
 
 # --- between the caller's arrays and the kernels' -----------------------------
@@ -452,11 +473,20 @@ _A = TypeVar("_A", Array, Array | None)
 
 
 def _apart(array: _A, written: Array) -> _A:
-    """Return `array`, or a copy if writing `written` element by element would spoil it."""
-    if array is None or array is written or not np.may_share_memory(array, written):
+    """Return `array`, or a copy if it may lie in the memory of `written`."""
+    if array is None or not np.may_share_memory(array, written):
         return array
-    same = array.ctypes.data == written.ctypes.data and array.nbytes == written.nbytes
-    return array if same else array.copy()
+    return array.copy()
+
+
+def _in_step(array: Array, written: Array) -> Array:
+    """Return `array`, or a copy if writing `written` element by element would spoil it.
+
+    Both are views for one walk. What a kernel reads of x and grad_output last is the element
+    in whose place it writes next: element for element, they may be the same memory.
+    """
+    same = array.ctypes.data == written.ctypes.data and array.dtype == written.dtype
+    return array if same else _apart(array, written)
 
 
 def _deliver(y: Array, destination: Array) -> None:
