@@ -7,8 +7,8 @@ The system hands out a large block as pages that fault one by one when first
 written, which costs several times what normalizing the data does. So blocks that
 NumPy frees are kept, by size, and handed out again.
 
-NumPy asks an allocator that is set for the current context (its NEP 49). Between
-`enter` and `leave` that is the one below. An array remembers the allocator that it
+NumPy asks an allocator that is set for the current context (its NEP 49). Inside a ``with``
+block of `RecycledMemory` that is the one below. An array remembers the allocator that it
 came from, so its memory finds its way back here whenever it dies.
 
 Blocks below SMALLEST go straight to malloc. The others are rounded up to a size
@@ -288,14 +288,25 @@ cdef object capsule = PyCapsule_New(&handler, b"mem_handler", NULL)
 
 # ------------------------------------------------------------- Python entries
 
-def enter():
-    """Let NumPy allocate from the cache in this context; returns what `leave` takes."""
-    return PyDataMem_SetHandler(capsule)
+cdef class RecycledMemory:
+    """Let NumPy allocate arrays from the cache, in this thread, inside one ``with`` block.
 
+    It is compiled because an exception from a signal handler may come between any two steps
+    of the interpreter, as between entering and the ``try`` of a generator: the allocator would
+    stay. Here the interpreter takes one step to enter, and is then inside the block.
+    """
 
-def leave(before):
-    """Let NumPy allocate as it did before."""
-    PyDataMem_SetHandler(before)
+    cdef object before
+
+    def __enter__(self):
+        if self.before is not None:
+            raise RuntimeError("recycled memory is in use by another with block")
+        self.before = PyDataMem_SetHandler(capsule)
+
+    def __exit__(self, kind, value, traceback):
+        if self.before is not None:
+            PyDataMem_SetHandler(self.before)
+            self.before = None
 
 
 def empty_cache():

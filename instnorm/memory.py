@@ -5,10 +5,8 @@ Results of the array functions and of operations on Tensors are allocated from i
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -69,14 +67,8 @@ def get_cache_limit() -> int:
     return _memory.get_limit()
 
 
-@contextlib.contextmanager
-def recycled_memory() -> Iterator[None]:
-    """Let NumPy allocate arrays from the cache, in this thread, inside a ``with`` block."""
-    before = _memory.enter()
-    try:
-        yield
-    finally:
-        _memory.leave(before)
+#: Lets NumPy allocate arrays from the cache, in this thread, inside a ``with`` block.
+recycled_memory = _memory.RecycledMemory
 
 
 def empty_like(
