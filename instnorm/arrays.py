@@ -102,12 +102,12 @@ def instance_norm(
         `out` where given; else new, of the shape, dtype and memory layout of `x`.
     mean, rstd : ndarray of shape (N, C), float64
         Only if `return_stats`: the mean and 1 / sqrt(var + eps) that were used.
-        `rstd` is 0 where var + eps is 0.
+        `rstd` is 0 where var + eps is 0. Both are NaN, and read-only, where `x` is empty.
 
     Raises
     ------
     TypeError
-        If an array is not of a float dtype.
+        If an array is masked or not of a float dtype.
     ValueError
         If a shape or axis does not fit, a statistic is needed and there is just one
         spatial element, `eps` is negative or not finite, or `var` is negative.
@@ -135,6 +135,8 @@ def instance_norm(
     array([[[-1.2247,  0.    ,  1.2247],
             [-0.7071, -0.7071,  1.4142]]])
     """
+    if return_stats is not False and return_stats is not True:
+        return_stats = _checked_flag(return_stats, "return_stats")
     if mean is None and var is None and out is None and channel_axis is _DEFAULT_AXIS:
         small: Array | tuple[Array, Array, Array] | None
         small = kernels.forward_small(x, weight, bias, eps, return_stats)
@@ -153,8 +155,12 @@ def instance_norm(
     if given_mean is None or given_rstd is None:
         check_spatial_size(x.shape, given.shape)
 
-    source, walk = _to_walk(x, x.dtype.newbyteorder("="))
     result = memory.empty_like(given) if out is None else out
+    if x.size == 0:
+        # There may be any number of rows without elements: one NaN stands for all statistics.
+        nothing = np.broadcast_to(np.nan, x.shape[:2])
+        return (result, nothing, nothing) if return_stats else result
+    source, walk = _to_walk(x, x.dtype.newbyteorder("="))
     destination = _channels_second(result, axis)
     y = _to_write(destination, source.dtype, walk)
     view, written = _views(walk, source, y)
@@ -163,10 +169,7 @@ def instance_norm(
     used_mean = memory.empty(x.shape[:2], _FLOAT64)
     used_rstd = memory.empty(x.shape[:2], _FLOAT64)
     last = walk.channels_last
-    if x.size == 0:
-        used_mean.fill(np.nan)
-        used_rstd.fill(np.nan)
-    elif given_mean is None and given_rstd is None:
+    if given_mean is None and given_rstd is None:
         kernels.forward(view, written, weight, bias, used_mean, used_rstd, eps, last)
     else:
         if given_mean is None or given_rstd is None:
@@ -230,7 +233,7 @@ def instance_norm_backward(
     Raises
     ------
     TypeError
-        If an array is not of a float dtype.
+        If an array is masked or not of a float dtype.
     ValueError
         If a shape does not fit.
 
@@ -245,6 +248,8 @@ def instance_norm_backward(
     >>> grad_input.round(4), grad_weight.round(4), grad_bias
     (array([[[ 0.2291, -0.3436,  0.1145]]]), array([-1.069]), array([1.]))
     """
+    if use_input_stats is not True and use_input_stats is not False:
+        use_input_stats = _checked_flag(use_input_stats, "use_input_stats")
     if out is None and channel_axis is _DEFAULT_AXIS:
         small: tuple[Array, Array, Array] | None = kernels.backward_small(
             grad_output, x, weight, mean, rstd, use_input_stats
@@ -263,13 +268,16 @@ def instance_norm_backward(
     x = _channels_second(given, axis)
     parameter_dtype = x.dtype if weight is None else np.asarray(weight).dtype
     weight = _parameter(weight, "weight", x.shape[1])
-    mean = _for_every_row(_statistic(mean, "mean", x.shape), x.shape)
-    rstd = _for_every_row(_statistic(rstd, "rstd", x.shape), x.shape)
+    mean, rstd = _statistic(mean, "mean", x.shape), _statistic(rstd, "rstd", x.shape)
+    result = memory.empty_like(given) if out is None else out
+    if x.size == 0:
+        zeros = np.zeros((2, x.shape[1]), parameter_dtype)
+        return result, zeros[0], zeros[1]
 
+    mean, rstd = _for_every_row(mean, x.shape), _for_every_row(rstd, x.shape)
     same = grad_output.dtype == x.dtype
     source, walk = _to_walk(x, x.dtype.newbyteorder("=") if same else _wide_dtype(x.dtype))
     grad, _ = _to_walk(_channels_second(grad_output, axis), source.dtype, walk)
-    result = memory.empty_like(given) if out is None else out
     destination = _channels_second(result, axis)
     grad_input = _to_write(destination, source.dtype, walk)
     view, grad_view, written = _views(walk, source, grad, grad_input)
@@ -301,11 +309,14 @@ def instance_norm_backward(
 
 def checked_eps(eps: float) -> float:
     """Return `eps` as a float, once it is known to be finite and not negative."""
-    if isinstance(eps, str | bytes) or not hasattr(eps, "__float__"):
+    if isinstance(eps, str | bytes | bool | np.bool_) or not hasattr(eps, "__float__"):
         raise TypeError(f"eps must be a number, got {type(eps).__name__}")
-    value = float(eps)
+    try:
+        value = float(eps)
+    except OverflowError:  # an integer or fraction beyond the floats
+        value = math.inf if eps > 0 else -math.inf
     if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"eps must be finite and at least 0, got {eps}")
+        raise ValueError(f"eps must be finite and at least 0, got {value}")
     return value
 
 
@@ -321,6 +332,12 @@ def check_spatial_size(shape: tuple[int, ...], given: tuple[int, ...] | None = N
         )
 
 
+def _checked_flag(flag: object, name: str) -> bool:
+    if not isinstance(flag, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {type(flag).__name__}")
+    return bool(flag)
+
+
 def is_float_dtype(dtype: np.dtype[Any]) -> bool:
     """Tell whether `dtype` is one of the float types that can be normalized."""
     # The one-letter codes of float16, float32 and float64: names cost microseconds.
@@ -328,10 +345,21 @@ def is_float_dtype(dtype: np.dtype[Any]) -> bool:
 
 
 def _float_array(value: npt.ArrayLike, name: str) -> Array:
+    _check_unmasked(value, name)
     array = layouts.array_of(value)
     if not is_float_dtype(array.dtype):
         raise TypeError(f"{name} has dtype {array.dtype}, expected one of {', '.join(_FLOATS)}")
     return array
+
+
+def _check_unmasked(value: object, name: str) -> None:
+    # Only subclasses are asked, since the first mention of numpy.ma imports it.
+    is_subclass = type(value) is not np.ndarray and isinstance(value, np.ndarray)
+    if is_subclass and isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be ignored; "
+            f"expected a plain one, such as {name}.filled(0) or {name}.data"
+        )
 
 
 def _checked_channel_axis(axis: int, ndim: int) -> int:
@@ -397,6 +425,7 @@ def _check_out(out: Array | None, name: str, x: Array) -> None:
         return
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name} must be an ndarray, got {type(out).__name__}")
+    _check_unmasked(out, name)
     if out.shape != x.shape:
         raise ValueError(f"{name} has shape {out.shape}, expected that of x, {x.shape}")
     if out.dtype != x.dtype:
