@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from instnorm import __version__
 from instnorm.cli import convert, differences, info, train
-from instnorm.cli.errors import CommandError
+from instnorm.cli.errors import CommandError, printable
 
 __all__ = ["main"]
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except CommandError as error:
-        print(f"instnorm: error: {error}", file=sys.stderr)
+        print(f"instnorm: error: {printable(str(error))}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt as interrupt:
         print(": ".join(["instnorm: interrupted", *map(str, interrupt.args)]), file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-__all__ = ["CommandError", "check_demo_packages"]
+__all__ = ["CommandError", "check_demo_packages", "printable"]
 
 # The extra `demo`, by the names that are imported.
 DEMO_PACKAGES = {
@@ -30,6 +30,17 @@ class CommandError(Exception):
     def __init__(self, message: str, status: int = 2) -> None:
         super().__init__(message)
         self.status = status
+
+
+def printable(text: str) -> str:
+    """Return the text in one line that commands no terminal: names in files may be anything.
+
+    Examples
+    --------
+    >>> print(printable("two\\nlines"))
+    two\\nlines
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def check_demo_packages() -> None:
