@@ -49,9 +49,7 @@ class Checkpoint(NamedTuple):
     metadata: dict[str, str]
 
 
-def read(
-    path: Path, *, key: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES
-) -> Checkpoint:
+def read(path: Path, *, key: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> Checkpoint:
     """Read a checkpoint file; the suffix tells its format.
 
     A ``.ckpt`` that PyTorch (Lightning) has written is read as PyTorch's. No file can make
@@ -347,9 +345,9 @@ def _state(torch: Any, loaded: Any, key: str | None) -> Mapping[str, Any]:
         and all(isinstance(v, torch.Tensor) for v in value.values())
     ]
     asked = "" if key is None else f"no state dict by the name of {key!r}, but "
+    choice = f"name the state dict by key= (--key), of {states[:_MOST_SHOWN]}"
     raise CheckpointError(
-        f"holds {asked}{_listed(loaded)}; "
-        + (f"name the state dict by key= (--key), of {states[:_MOST_SHOWN]}" if states else "no state dict")
+        f"holds {asked}{_listed(loaded)}; {choice if states else 'no state dict'}"
     )
 
 

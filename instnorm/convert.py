@@ -526,8 +526,9 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 def _holds_numbers(value: Any) -> bool:
     """Whether this is no array of text, times, records or raw bytes."""
     dtype = getattr(value, "dtype", None)
-    is_numpys = isinstance(dtype, np.dtype)
-    return not (is_numpys and (dtype.kind in "SUMm" or dtype.type is np.void))
+    if not isinstance(dtype, np.dtype):
+        return True
+    return dtype.kind not in "SUMm" and dtype.type is not np.void
 
 
 def _is_filled(value: Any, fill: float) -> bool:

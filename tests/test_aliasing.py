@@ -18,7 +18,9 @@ def sample(shape, dtype, seed=0):
 
 def inside(out, values, start=0):
     """A copy of the values that lies in the memory of `out`, `start` bytes from its beginning."""
-    view = np.ndarray(values.shape, values.dtype, buffer=out.reshape(-1).view(np.uint8), offset=start)
+    view = np.ndarray(
+        values.shape, values.dtype, buffer=out.reshape(-1).view(np.uint8), offset=start
+    )
     view[...] = values
     return view
 
@@ -119,7 +121,7 @@ def test_an_out_that_overlaps_itself_is_refused_and_no_other(steps):
             lambda: instance_norm(x, out=out),
             lambda: instance_norm_backward(x, x, **statistics, out=out),
         ):
-            with pytest.raises(ValueError, match="out overlaps itself: .*strides"):
+            with pytest.raises(ValueError, match=r"out overlaps itself: .*strides"):
                 call()
         assert not out.any()
     else:

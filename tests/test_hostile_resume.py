@@ -99,7 +99,9 @@ def test_numbers_that_are_none(argument, text, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "BF16", "C64", "F4", "F8_E8M0", "U16", "X"])
+@pytest.mark.parametrize(
+    "dtype", ["F8_E4M3", "F8_E5M2", "BF16", "C64", "F4", "F8_E8M0", "U16", "X"]
+)
 def test_tensors_of_any_dtype(dtype, tmp_path, capsys):
     size = {"C64": 8, "BF16": 2, "U16": 2}.get(dtype, 1)
     text = json.dumps({"a": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2 * size]}}).encode()

@@ -13,12 +13,12 @@ from instnorm import memory
 LARGE = (4, 8, 64, 64)
 
 
-class Interrupted(Exception):
+class InterruptedTestError(Exception):
     pass
 
 
 def _interrupt(number, frame):
-    raise Interrupted
+    raise InterruptedTestError
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def interrupts():
             signal.setitimer(signal.ITIMER_REAL, rng.uniform(2e-5, 2e-4))
             while True:
                 call()
-        except Interrupted:
+        except InterruptedTestError:
             pass
 
     yield interrupt

@@ -33,12 +33,12 @@ class CommandError(Exception):
 
 
 def printable(text: str) -> str:
-    """Return the text in one line that commands no terminal: names in files may be anything.
+    r"""Return the text in one line that commands no terminal: names in files may be anything.
 
     Examples
     --------
-    >>> print(printable("two\\nlines"))
-    two\\nlines
+    >>> print(printable("two\nlines"))
+    two\nlines
     """
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
