@@ -306,7 +306,9 @@ cdef class RecycledMemory:
 
     It is compiled because an exception from a signal handler may come between any two steps
     of the interpreter, as between entering and the ``try`` of a generator: the allocator would
-    stay. Here the interpreter takes one step to enter, and is then inside the block.
+    stay. Here the interpreter takes one step to enter, and is then inside the block. Where it
+    checks for signals between the two, as from Python 3.14 on, what was entered is dropped,
+    and is left then.
     """
 
     cdef object before
@@ -317,6 +319,12 @@ cdef class RecycledMemory:
         self.before = PyDataMem_SetHandler(capsule)
 
     def __exit__(self, kind, value, traceback):
+        self.leave()
+
+    def __dealloc__(self):
+        self.leave()
+
+    cdef leave(self):
         if self.before is not None:
             PyDataMem_SetHandler(self.before)
             self.before = None

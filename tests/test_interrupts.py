@@ -92,3 +92,9 @@ def test_recycled_memory_in_use_cannot_be_entered_again():
     assert allocator() == "default_allocator"
     with recycled:  # but after that it can
         assert allocator() == "instnorm cache"
+
+
+def test_recycled_memory_that_is_dropped_is_left():
+    # So is it where an exception comes after __enter__ and before the with block.
+    memory.recycled_memory().__enter__()
+    assert allocator() == "default_allocator"
