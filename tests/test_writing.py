@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from instnorm import cli
 from instnorm.cli import files
 from instnorm.cli.errors import CommandError
 from instnorm.cli.files import write_whole
@@ -182,6 +183,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
     code = """
 import os, sys
 from pathlib import Path
+from instnorm import cli
 from instnorm.cli import files
 def hang(*_):
     print("ready", flush=True)
@@ -279,6 +281,17 @@ def test_a_closed_output_is_no_trouble(arguments, redirect):
 def test_an_error_that_nobody_can_read_still_has_its_status(redirect):
     done = command("info", "--what", redirect=redirect)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
+def test_a_file_that_fails_is_not_taken_for_the_output(monkeypatch, capsys):
+    def fail(args):
+        raise FileNotFoundError(2, "No such file or directory", "data.csv")
+
+    monkeypatch.setattr(cli.info, "run", fail)
+    assert cli.main(["info"]) == 1
+    assert capsys.readouterr().err == (
+        "instnorm: error: 'data.csv' failed (No such file or directory)\n"
+    )
 
 
 def test_an_output_of_few_letters_prints_all_names(tmp_path):

@@ -56,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except CommandError as error:
         return _ended(f"error: {printable(str(error))}", error.status)
-    # What a command makes of its files it tells by a CommandError: this is of the output.
     except OSError as error:
+        if error.filename is not None:
+            return _ended(f"error: {printable(repr(error.filename))} failed ({error.strerror})", 1)
         _discard_the_rest(sys.stdout)
         return _ended(f"error: cannot write the output ({error.strerror})", 1)
     except KeyboardInterrupt as interrupt:
