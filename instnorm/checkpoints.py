@@ -313,6 +313,7 @@ def _dump_npz(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes
 
 def _read_torch(content: bytes, key: str | None = None) -> Checkpoint:
     torch = _imported("torch")
+    _check_pickles(content)
     try:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     # torch.load raises whatever the unpickler or the archive raises.
@@ -323,6 +324,18 @@ def _read_torch(content: bytes, key: str | None = None) -> Checkpoint:
         ) from error
     state = _state(torch, loaded, key)
     return Checkpoint({name: _from_torch(torch, name, t) for name, t in state.items()}, {})
+
+
+def _check_pickles(content: bytes) -> None:
+    """Refuse a bytearray: PyTorch's unpickler makes one of any size, and no state dict has one."""
+    pickles = [content]
+    if _is_archive(content):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = [info for info in archive.infolist() if info.filename.endswith(".pkl")]
+            pickles = [archive.read(info) for info in members]
+    # The one way in which PyTorch's unpickler takes a name: two lines, the module's before it.
+    if any(b"\nbytearray\n" in pickle for pickle in pickles):
+        raise CheckpointError("holds a bytearray, expected tensors alone")
 
 
 def _state(torch: Any, loaded: Any, key: str | None) -> Mapping[str, Any]:

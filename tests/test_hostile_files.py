@@ -93,6 +93,23 @@ def saved(value):
     return file.getvalue()
 
 
+def with_pickle(pickle):
+    """What torch.save writes, with another pickle in it, compressed."""
+    file = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(saved({"a": torch.ones(3)}))) as source,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as changed,
+    ):
+        for info in source.infolist():
+            is_pickle = info.filename.endswith("data.pkl")
+            changed.writestr(info.filename, pickle if is_pickle else source.read(info))
+    return file.getvalue()
+
+
+# bytearray(3 << 30), which PyTorch's unpickler makes.
+SWOLLEN_PICKLE = b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\xc0\x00\x85R."
+
+
 def message(*values):
     built = checkpoints._checkpoint_message()()
     for tag, tensor in values:
@@ -159,6 +176,18 @@ BAD = {
         "not a whole zip archive",
     ),
     "no pickle": (".pt", lambda: b"\x80\x02\x8a" * 9, "not a PyTorch file"),
+    "a pickle that swells": (".pt", lambda: with_pickle(SWOLLEN_PICKLE), "holds a bytearray"),
+    "an old pickle that swells": (".pth", lambda: SWOLLEN_PICKLE, "holds a bytearray"),
+    "a pickle of code": (
+        ".pt",
+        lambda: with_pickle(b"\x80\x02cos\nsystem\nX\x02\0\0\0id\x85R."),
+        "not a PyTorch file",
+    ),
+    "a deep pickle": (
+        ".pt",
+        lambda: with_pickle(b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"."),
+        "holds list",
+    ),
     "a negative dimension": (".ckpt", lambda: message(("a", tensor([-1]))), "a has dimensions"),
     "negative dimensions": (".ckpt", lambda: message(("a", tensor([-1, -3]))), "a has dimensions"),
     "dimensions of 2^120": (".ckpt", lambda: message(("a", tensor([HUGE] * 3))), "a has 3 values"),
