@@ -559,7 +559,9 @@ def test_channel_axis_with_all_the_other_arguments(dtype):
     np.testing.assert_array_equal(g, in_shape_channels_last(expected[0]))
     # Sums, formed in another order: what they are off by is in proportion to what they add up.
     x_hat = (p.x.astype(float) - mean[..., None, None]) * rstd[..., None, None]
-    for a, e, terms in zip(actual[1:], expected[1:], (p.grad_output * x_hat, p.grad_output), strict=True):
+    for a, e, terms in zip(
+        actual[1:], expected[1:], (p.grad_output * x_hat, p.grad_output), strict=True
+    ):
         allowed = 8 * RESOLUTION[dtype] * np.abs(terms.astype(float)).sum((0, 2, 3))
         assert (np.abs(a.astype(float) - e.astype(float)) <= allowed).all()
 
