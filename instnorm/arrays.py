@@ -109,12 +109,12 @@ def instance_norm(
         `out` where given; else new, of the shape, dtype and memory layout of `x`.
     mean, rstd : ndarray of shape (N, C), float64
         Only if `return_stats`: the mean and 1 / sqrt(var + eps) that were used.
-        `rstd` is 0 where var + eps is 0.
+        `rstd` is 0 where var + eps is 0. Both are NaN, and read-only, where `x` is empty.
 
     Raises
     ------
     TypeError
-        If an array is not of a float dtype.
+        If an array is masked or not of a float dtype.
     ValueError
         If a shape or axis does not fit, a statistic is needed and there is just one
         spatial element, `eps` is negative or not finite, or `var` is negative.
@@ -142,6 +142,8 @@ def instance_norm(
     array([[[-1.2247,  0.    ,  1.2247],
             [-0.7071, -0.7071,  1.4142]]])
     """
+    if return_stats is not False and return_stats is not True:
+        return_stats = _checked_flag(return_stats, "return_stats")
     if mean is None and var is None and out is None and channel_axis is _DEFAULT_AXIS:
         small: Array | tuple[Array, Array, Array] | None
         small = kernels.forward_small(x, weight, bias, eps, return_stats)
@@ -157,19 +159,21 @@ def instance_norm(
     if given_mean is None or given_rstd is None:
         check_spatial_size(x.shape, given.shape)
 
+    result = memory.empty_like(given) if out is None else out
+    if x.size == 0:
+        # There may be any number of rows without elements: one NaN stands for all statistics.
+        nothing = np.broadcast_to(np.nan, x.shape[:2])
+        return (result, nothing, nothing) if return_stats else result
     dtype = x.dtype.newbyteorder("=")
     view, walk = _to_read(x, dtype)
-    result = memory.empty_like(given) if out is None else out
     destination = _channels_second(result, axis)
     y, written = _to_write(destination, dtype, walk)
-    view, weight, bias = _apart(view, written), _apart(weight, written), _apart(bias, written)
+    view = _in_step(view, written)
+    weight, bias = _apart(weight, written), _apart(bias, written)
     used_mean = memory.empty(x.shape[:2], _FLOAT64)
     used_rstd = memory.empty(x.shape[:2], _FLOAT64)
     last = walk.channels_last
-    if x.size == 0:
-        used_mean.fill(np.nan)
-        used_rstd.fill(np.nan)
-    elif given_mean is None and given_rstd is None:
+    if given_mean is None and given_rstd is None:
         kernels.forward(view, written, weight, bias, used_mean, used_rstd, eps, last)
     else:
         if given_mean is None or given_rstd is None:
@@ -233,7 +237,7 @@ def instance_norm_backward(
     Raises
     ------
     TypeError
-        If an array is not of a float dtype.
+        If an array is masked or not of a float dtype.
     ValueError
         If a shape does not fit.
 
@@ -248,6 +252,8 @@ def instance_norm_backward(
     >>> grad_input.round(4), grad_weight.round(4), grad_bias
     (array([[[ 0.2291, -0.3436,  0.1145]]]), array([-1.069]), array([1.]))
     """
+    if use_input_stats is not True and use_input_stats is not False:
+        use_input_stats = _checked_flag(use_input_stats, "use_input_stats")
     if out is None and channel_axis is _DEFAULT_AXIS:
         small: tuple[Array, Array, Array] | None = kernels.backward_small(
             grad_output, x, weight, mean, rstd, use_input_stats
@@ -294,19 +300,21 @@ def gradients(
         )
     x = _channels_second(given, axis)
     weight = _parameter(weight, "weight", x.shape[1])
-    mean = _for_every_row(_statistic(mean, "mean", x.shape), x.shape)
-    rstd = _for_every_row(_statistic(rstd, "rstd", x.shape), x.shape)
+    mean, rstd = _statistic(mean, "mean", x.shape), _statistic(rstd, "rstd", x.shape)
+    result = memory.empty_like(given) if out is None else out
+    if x.size == 0:
+        return result, np.zeros(x.shape[1]), np.zeros(x.shape[1])
 
+    mean, rstd = _for_every_row(mean, x.shape), _for_every_row(rstd, x.shape)
     # Where the dtypes differ, both are read as that of x, or as float32 where that is half.
     same = grad_output.dtype == x.dtype
     dtype = x.dtype.newbyteorder("=") if same else _wide_dtype(x.dtype)
     view, walk = _to_read(x, dtype)
     grad_view, _ = _to_read(_channels_second(grad_output, axis), dtype, walk)
-    result = memory.empty_like(given) if out is None else out
     destination = _channels_second(result, axis)
     grad_input, written = _to_write(destination, dtype, walk)
-    view, grad_view = _apart(view, written), _apart(grad_view, written)
-    weight = _apart(weight, written)
+    view, grad_view = _in_step(view, written), _in_step(grad_view, written)
+    weight, mean, rstd = _apart(weight, written), _apart(mean, written), _apart(rstd, written)
     grad_weight, grad_bias = np.empty(x.shape[1]), np.empty(x.shape[1])
     kernels.backward(
         grad_view,
@@ -352,11 +360,14 @@ def update_running(
 
 def checked_eps(eps: float) -> float:
     """Return `eps` as a float, once it is known to be finite and not negative."""
-    if isinstance(eps, str | bytes) or not hasattr(eps, "__float__"):
+    if isinstance(eps, str | bytes | bool | np.bool_) or not hasattr(eps, "__float__"):
         raise TypeError(f"eps must be a number, got {type(eps).__name__}")
-    value = float(eps)
+    try:
+        value = float(eps)
+    except OverflowError:  # an integer or fraction beyond the floats
+        value = math.inf if eps > 0 else -math.inf
     if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"eps must be finite and at least 0, got {eps}")
+        raise ValueError(f"eps must be finite and at least 0, got {value}")
     return value
 
 
@@ -372,6 +383,12 @@ def check_spatial_size(shape: tuple[int, ...], given: tuple[int, ...] | None = N
         )
 
 
+def _checked_flag(flag: object, name: str) -> bool:
+    if not isinstance(flag, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {type(flag).__name__}")
+    return bool(flag)
+
+
 def is_float_dtype(dtype: np.dtype[Any]) -> bool:
     """Tell whether `dtype` is one of the float types that can be normalized."""
     # float16, float32 and float64 by their one-letter codes, as dtype.name takes microseconds.
@@ -379,10 +396,21 @@ def is_float_dtype(dtype: np.dtype[Any]) -> bool:
 
 
 def _float_array(value: npt.ArrayLike, name: str) -> Array:
+    _check_unmasked(value, name)
     array = layouts.array_of(value)
     if not is_float_dtype(array.dtype):
         raise TypeError(f"{name} has dtype {array.dtype}, expected one of {', '.join(_FLOATS)}")
     return array
+
+
+def _check_unmasked(value: object, name: str) -> None:
+    # Only subclasses are asked, since the first mention of numpy.ma imports it.
+    is_subclass = type(value) is not np.ndarray and isinstance(value, np.ndarray)
+    if is_subclass and isinstance(value, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be ignored; "
+            f"expected a plain one, such as {name}.filled(0) or {name}.data"
+        )
 
 
 def _checked_channel_axis(axis: int, ndim: int) -> int:
@@ -452,12 +480,36 @@ def _for_every_row(statistic: Array, shape: tuple[int, ...]) -> Array:
 def _check_out(out: object, x: Array) -> None:
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be an ndarray, got {type(out).__name__}")
+    _check_unmasked(out, "out")
     if out.shape != x.shape:
         raise ValueError(f"out has shape {out.shape}, expected that of x, {x.shape}")
     if out.dtype != x.dtype:
         raise TypeError(f"out has dtype {out.dtype}, expected that of x, {x.dtype}")
     if not out.flags.writeable:
         raise ValueError("out is read-only")
+    if _overlaps_itself(out):
+        raise ValueError(
+            f"out overlaps itself: it has shape {out.shape} and strides {out.strides}, "
+            "expected memory of its own for each element"
+        )
+
+
+def _overlaps_itself(array: Array) -> bool:
+    """Tell whether two elements have bytes in common."""
+    if array.flags.forc:
+        return False
+    axes = sorted((abs(step), n) for step, n in zip(array.strides, array.shape, strict=True))
+    end, nested = array.itemsize, True
+    for step, n in axes:
+        nested = nested and (n == 1 or step >= end)
+        end += (n - 1) * step
+    if nested or array.nbytes > end:
+        return not nested  # each axis steps over what the axes inside it reach; or too little room
+    places = np.zeros(1, np.intp)
+    for step, n in axes:
+        places = np.add.outer(places, step * np.arange(n)).ravel()
+    places.sort()
+    return bool((np.diff(places) < array.itemsize).any())
 
 
 # --- between the caller's arrays and the kernels' -----------------------------
@@ -497,11 +549,20 @@ _A = TypeVar("_A", Array, Array | None)
 
 
 def _apart(array: _A, written: Array) -> _A:
-    """Return `array`, or a copy if writing `written` element by element would spoil it."""
-    if array is None or array is written or not np.may_share_memory(array, written):
+    """Return `array`, or a copy if it may lie in the memory of `written`."""
+    if array is None or not np.may_share_memory(array, written):
         return array
-    same = array.ctypes.data == written.ctypes.data and array.nbytes == written.nbytes
-    return array if same else array.copy()
+    return array.copy()
+
+
+def _in_step(array: Array, written: Array) -> Array:
+    """Return `array`, or a copy if writing `written` element by element would spoil it.
+
+    Both are views for one walk. What a kernel reads of x and grad_output last is the element
+    in whose place it writes next: element for element, they may be the same memory.
+    """
+    same = array.ctypes.data == written.ctypes.data and array.dtype == written.dtype
+    return array if same else _apart(array, written)
 
 
 def _deliver(y: Array, destination: Array) -> None:

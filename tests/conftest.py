@@ -1,4 +1,4 @@
-"""What all tests share: the import path of `reference`, and the number of threads restored."""
+"""What all tests share: the path of `reference`, a cache for PyTorch, the threads restored."""
 
 import sys
 from pathlib import Path
@@ -12,6 +12,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 # Doctests are looked for in every module, and this one imports MindSpore, which CI has not.
 collect_ignore = ["composition.py"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def inductor_cache(tmp_path_factory):
+    """Keep what torch.compile caches to this run.
+
+    By default all checkouts of a user share one cache, and one would be handed what another
+    compiled for the same graph, under other names of our modules.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        yield
 
 
 @pytest.fixture

@@ -223,7 +223,7 @@ def test_nan_and_inf_spoil_their_own_channel_only(dtype, bad):
     assert same_bits(y, expected)
 
 
-@pytest.mark.parametrize("eps", [0, 1, np.float32(0.5), np.int64(2), np.array(0.1), True])
+@pytest.mark.parametrize("eps", [0, 1, np.float32(0.5), np.int64(2), np.array(0.1)])
 def test_eps_may_be_any_number(eps):
     x = sample((2, 3, 5))
     assert close(instance_norm(x, eps=eps), reference.forward(x, eps=float(eps)), np.dtype(float))

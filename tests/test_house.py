@@ -96,7 +96,10 @@ def test_the_bridges_know_nothing_of_each_other():
         (
             "checkpoints",
             "migrate.checkpoints",
-            ["SUFFIXES", "Checkpoint", "CheckpointError", "dumps", "holds_metadata", "read"],
+            [
+                *["DEFAULT_MAX_BYTES", "SUFFIXES", "Checkpoint", "CheckpointError"],
+                *["dumps", "holds_metadata", "read"],
+            ],
         ),
         (
             "differences",

@@ -74,6 +74,19 @@ def test_growing_and_shrinking_an_array_in_place_keeps_its_values():
     np.testing.assert_array_equal(a, np.arange(10.0))
 
 
+def test_an_array_that_becomes_far_smaller_gives_its_memory_back():
+    with memory.recycled_memory():
+        a = np.arange(2.0**17)
+        a.resize(10, refcheck=False)
+    assert _memory.get_cached() >= 2**20
+    np.testing.assert_array_equal(a, np.arange(10.0))
+    with memory.recycled_memory():
+        b = np.arange(2.0**17)
+    before = address(b)
+    b.resize(2**17 - 2**10, refcheck=False)  # little would be gained by moving
+    assert address(b) == before
+
+
 def test_the_limit_bounds_the_cache():
     instnorm.set_cache_limit(2**20)
     x = np.zeros(LARGE, np.float32)
@@ -166,9 +179,9 @@ def test_threads_can_allocate_and_free_at_once():
     assert not wrong
 
 
-@pytest.mark.parametrize("value", [-1, 1.5, "1", True, None])
+@pytest.mark.parametrize("value", [-1, 2**63, 10**400, 1.5, "1", True, None])
 def test_a_bad_limit_is_refused(value):
-    error = ValueError if value == -1 else TypeError
+    error = ValueError if type(value) is int else TypeError
     with pytest.raises(error, match="nbytes must"):
         instnorm.set_cache_limit(value)
 
@@ -183,3 +196,10 @@ def test_the_environment_sets_the_limit():
         check=True,
     )
     assert done.stdout.strip() == "12345"
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "²", "9" * 19, "9" * 5000])
+def test_a_bad_limit_in_the_environment_is_refused(text, monkeypatch):
+    monkeypatch.setenv("INSTNORM_CACHE_BYTES", text)
+    with pytest.raises(ImportError, match=r"INSTNORM_CACHE_BYTES is .*, expected a number"):
+        memory.limit_from_environment()

@@ -7,15 +7,16 @@ The system hands out a large block as pages that fault one by one when first
 written, which costs several times what normalizing the data does. So blocks that
 NumPy frees are kept, by size, and handed out again.
 
-NumPy asks an allocator that is set for the current context (its NEP 49). Between
-`enter` and `leave` that is the one below. An array remembers the allocator that it
+NumPy asks an allocator that is set for the current context (its NEP 49). Inside a ``with``
+block of `RecycledMemory` that is the one below. An array remembers the allocator that it
 came from, so its memory finds its way back here whenever it dies.
 
 Blocks below SMALLEST go straight to malloc. The others are rounded up to a size
 class, at most an eighth more. Free blocks are linked through their first bytes, those
 of a class and all of them by age: where one more would exceed the limit, those that
 waited longest go back to the system. NumPy allocates and frees with the GIL held; the
-lock guards against builds where it does not.
+lock, which all state below is read and written under, guards against builds where it
+does not.
 
 Large arrays of NumPy and PyTorch begin where a page begins. These blocks begin inside a
 page: processors tell a load from the stores before it by the last twelve bits of their
@@ -23,6 +24,7 @@ addresses at first, and a kernel that reads and writes at the same place of a pa
 for itself (10 to 25 % of its time).
 """
 
+cimport cython
 cimport numpy as cnp
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -118,14 +120,16 @@ cdef inline void *block_in(void *base, size_t start, size_t capacity) noexcept n
 cdef void *new_block(size_t size) noexcept nogil:
     """A block from the system, or NULL."""
     global blocks_made
+    cdef size_t quarter
     if size < SMALLEST:
         return block_in(malloc(size + LINE), LINE, size)
     size = size_of(class_of(size))
-    blocks_made += 1
     # Blocks in a row begin in different quarters of a page, none in the first.
-    return block_in(
-        instnorm_pages(size + PAGE), LINE + QUARTER * (1 + blocks_made % 3), size
-    )
+    instnorm_lock()
+    blocks_made += 1
+    quarter = 1 + blocks_made % 3
+    instnorm_unlock()
+    return block_in(instnorm_pages(size + PAGE), LINE + QUARTER * quarter, size)
 
 
 cdef inline void release(void *block) noexcept nogil:
@@ -189,26 +193,31 @@ cdef void *take(int number) noexcept nogil:
 
 cdef void keep(void *block) noexcept nogil:
     """Cache a block, in place of older ones if that would exceed the limit."""
-    if header_of(block).capacity > limit_bytes:
-        release(block)
-        return
+    cdef size_t limit
     instnorm_lock()
-    link(<Block *>block)
+    limit = limit_bytes
+    if header_of(block).capacity <= limit:
+        link(<Block *>block)
+        block = NULL
     instnorm_unlock()
-    trim(limit_bytes)
+    if block != NULL:
+        release(block)
+    else:
+        trim(limit)
 
 
 cdef void trim(size_t nbytes) noexcept nogil:
     """Return the oldest blocks to the system until at most `nbytes` are cached."""
     cdef Block *block
-    while cached_bytes > nbytes:
+    while True:
         instnorm_lock()
-        block = oldest
+        block = oldest if cached_bytes > nbytes else NULL
         if block != NULL:
             unlink(block)
         instnorm_unlock()
-        if block != NULL:
-            release(block)
+        if block == NULL:
+            return
+        release(block)
 
 
 # ------------------------------------------------------- NumPy's four questions
@@ -237,13 +246,18 @@ cdef void cache_free(void *ctx, void *block, size_t size) noexcept nogil:
 
 
 cdef void *cache_realloc(void *ctx, void *block, size_t size) noexcept nogil:
+    cdef size_t capacity = 0 if block == NULL else header_of(block).capacity
     cdef void *moved
-    if block != NULL and size <= header_of(block).capacity:
+    # A block stays where less than half of it would be free.
+    if capacity // 2 <= size <= capacity and block != NULL:
         return block
     moved = cache_malloc(ctx, size)
-    if block != NULL and moved != NULL:
-        memcpy(moved, block, header_of(block).capacity)
-        cache_free(ctx, block, 0)
+    if block == NULL:
+        return moved
+    if moved == NULL:
+        return block if size <= capacity else NULL
+    memcpy(moved, block, min(size, capacity))
+    cache_free(ctx, block, 0)
     return moved
 
 
@@ -261,14 +275,35 @@ cdef object capsule = PyCapsule_New(&handler, b"mem_handler", NULL)
 
 # ------------------------------------------------------------- Python entries
 
-def enter():
-    """Let NumPy allocate from the cache in this context; returns what `leave` takes."""
-    return PyDataMem_SetHandler(capsule)
+@cython.final
+@cython.auto_pickle(False)
+cdef class RecycledMemory:
+    """Let NumPy allocate arrays from the cache, in this thread, inside one ``with`` block.
 
+    It is compiled because an exception from a signal handler may come between any two steps
+    of the interpreter, as between entering and the ``try`` of a generator: the allocator would
+    stay. Here the interpreter takes one step to enter, and is then inside the block. Where it
+    checks for signals between the two, as from Python 3.14 on, what was entered is dropped,
+    and is left then.
+    """
 
-def leave(before):
-    """Let NumPy allocate as it did before."""
-    PyDataMem_SetHandler(before)
+    cdef object before
+
+    def __enter__(self):
+        if self.before is not None:
+            raise RuntimeError("recycled memory is in use by another with block")
+        self.before = PyDataMem_SetHandler(capsule)
+
+    def __exit__(self, kind, value, traceback):
+        self.leave()
+
+    def __dealloc__(self):
+        self.leave()
+
+    cdef leave(self):
+        if self.before is not None:
+            PyDataMem_SetHandler(self.before)
+            self.before = None
 
 
 def empty_cache():
@@ -279,15 +314,25 @@ def empty_cache():
 def set_limit(size_t nbytes):
     """Cache at most `nbytes`; what is cached beyond that goes back to the system."""
     global limit_bytes
+    instnorm_lock()
     limit_bytes = nbytes
+    instnorm_unlock()
     trim(nbytes)
 
 
 def get_limit():
     """Most bytes that are cached."""
-    return limit_bytes
+    cdef size_t nbytes
+    instnorm_lock()
+    nbytes = limit_bytes
+    instnorm_unlock()
+    return nbytes
 
 
 def get_cached():
     """Bytes that are cached now, waiting to be used again."""
-    return cached_bytes
+    cdef size_t nbytes
+    instnorm_lock()
+    nbytes = cached_bytes
+    instnorm_unlock()
+    return nbytes

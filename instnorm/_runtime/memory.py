@@ -5,10 +5,9 @@ Results of the array functions and of operations on Tensors are allocated from i
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-from collections.abc import Iterator
+import sys
 from typing import Any
 
 import numpy as np
@@ -56,12 +55,14 @@ def set_cache_limit(nbytes: int) -> None:
     TypeError
         If `nbytes` is no integer.
     ValueError
-        If `nbytes` is negative.
+        If `nbytes` is negative, or more than an address can reach.
     """
     if isinstance(nbytes, bool) or not isinstance(nbytes, int | np.integer):
         raise TypeError(f"nbytes must be an integer, got {type(nbytes).__name__}")
     if nbytes < 0:
         raise ValueError(f"nbytes must not be negative, got {nbytes}")
+    if nbytes > sys.maxsize:
+        raise ValueError(f"nbytes must be at most {sys.maxsize}, got {nbytes}")
     _memory.set_limit(nbytes)
 
 
@@ -70,14 +71,8 @@ def get_cache_limit() -> int:
     return _memory.get_limit()
 
 
-@contextlib.contextmanager
-def recycled_memory() -> Iterator[None]:
-    """Let NumPy allocate arrays from the cache, in this thread, inside a ``with`` block."""
-    before = _memory.enter()
-    try:
-        yield
-    finally:
-        _memory.leave(before)
+#: Lets NumPy allocate arrays from the cache, in this thread, inside a ``with`` block.
+recycled_memory = _memory.RecycledMemory
 
 
 def empty_like(
@@ -101,6 +96,7 @@ def limit_from_environment() -> int:
     text = os.environ.get("INSTNORM_CACHE_BYTES", "").strip()
     if not text:
         return DEFAULT_LIMIT
-    if not text.isdigit():
+    # No integer that is too long for Python to read is a number of bytes.
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= sys.maxsize):
         raise ImportError(f"INSTNORM_CACHE_BYTES is {text!r}, expected a number of bytes")
     return int(text)

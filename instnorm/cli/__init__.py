@@ -7,14 +7,15 @@ only when it runs.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 from instnorm import __version__
 from instnorm.cli import convert, differences, info, train
-from instnorm.cli.errors import CommandError
+from instnorm.cli.errors import CommandError, printable
 
 __all__ = ["main"]
 
@@ -44,26 +45,59 @@ def main(argv: Sequence[str] | None = None) -> int:
     instnorm ...
     0
     """
-    parser = _parser()
+    _settle_streams()
     try:
-        args = parser.parse_args(argv)
-        if args.run is None:
-            parser.print_help(sys.stderr)
-            return 2
-        run: Callable[[argparse.Namespace], int] = args.run
-        status = run(args)
-        sys.stdout.flush()
-        return status
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes stdout when it exits, and would print a traceback: give it another file.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_the_rest(sys.stdout)
         return BROKEN_PIPE
     except CommandError as error:
-        print(f"instnorm: error: {error}", file=sys.stderr)
-        return error.status
+        return _ended(f"error: {printable(str(error))}", error.status)
+    except OSError as error:
+        if error.filename is not None:
+            return _ended(f"error: {printable(repr(error.filename))} failed ({error.strerror})", 1)
+        _discard_the_rest(sys.stdout)
+        return _ended(f"error: cannot write the output ({error.strerror})", 1)
     except KeyboardInterrupt as interrupt:
-        print(": ".join(["instnorm: interrupted", *map(str, interrupt.args)]), file=sys.stderr)
-        return INTERRUPTED
+        return _ended(": ".join(["interrupted", *map(str, interrupt.args)]), INTERRUPTED)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.run is None:
+        parser.print_help(sys.stderr)
+        return 2
+    run: Callable[[argparse.Namespace], int] = args.run
+    return run(args)
+
+
+def _settle_streams() -> None:
+    """Make both streams ones that can be written to."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it was closed when Python began
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            # Names in files may have letters that the terminal has not.
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _ended(message: str, status: int) -> int:
+    """Tell how the command ended, if anybody can be told."""
+    try:
+        print(f"instnorm: {message}", file=sys.stderr, flush=True)
+    except OSError:
+        _discard_the_rest(sys.stderr)
+    return status
+
+
+def _discard_the_rest(stream: TextIO) -> None:
+    """Let the stream lead nowhere: Python flushes it when it exits, and would print a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,6 +105,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise CommandError(message)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse's own says nothing where the help cannot be written.
+        (file or sys.stderr).write(message)
 
 
 def _parser() -> argparse.ArgumentParser:

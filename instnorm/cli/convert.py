@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from instnorm.cli.errors import CommandError
+from instnorm.cli.arguments import integer
+from instnorm.cli.errors import CommandError, printable
 from instnorm.cli.files import write_whole
 from instnorm.migrate import checkpoints
 from instnorm.migrate.state_dicts import Converted, state_dict
@@ -40,28 +41,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave running statistics, which MindSpore ignores, out, or store them all the same "
         "(default: refuse a file that has them)",
     )
+    add(
+        "--max-bytes",
+        type=integer(1),
+        default=checkpoints.DEFAULT_MAX_BYTES,
+        metavar="N",
+        help="most bytes that IN, what it inflates to, and its arrays may take each: a file that "
+        "claims more is refused (default: %(default)s)",
+    )
     add("--key", metavar="NAME", help="which state dict to read of a PyTorch file of several")
 
 
 def run(args: argparse.Namespace) -> int:
     """Convert the file, and list what was renamed."""
     try:
-        checkpoint = checkpoints.read(args.input, key=args.key)
-        converted = state_dict(
+        checkpoint = checkpoints.read(args.input, key=args.key, max_bytes=args.max_bytes)
+        converted = _converted(args, checkpoint)
+        content = checkpoints.dumps(
+            args.output, converted.state, checkpoint.metadata, flavour=args.to
+        )
+    except checkpoints.CheckpointError as error:
+        raise CommandError(str(error)) from error
+    write_whole(args.output, content, argument="OUT")
+    print(_listing(args, checkpoint, converted))
+    return 0
+
+
+def _converted(args: argparse.Namespace, checkpoint: checkpoints.Checkpoint) -> Converted:
+    try:
+        return state_dict(
             checkpoint.arrays,
             to=args.to,
             norms=args.norms,
             others=args.others,
             running_stats=args.running_stats,
         )
-        content = checkpoints.dumps(
-            args.output, converted.state, checkpoint.metadata, flavour=args.to
-        )
     except ValueError as error:
-        raise CommandError(str(error)) from error
-    write_whole(args.output, content, argument="OUT")
-    print(_listing(args, checkpoint, converted))
-    return 0
+        raise CommandError(f"{str(args.input)!r}: {error}") from error
 
 
 def _listing(
@@ -69,12 +85,16 @@ def _listing(
     checkpoint: checkpoints.Checkpoint,
     converted: Converted,
 ) -> str:
-    rows = [(change.old or "(new)", change.new or "(left out)") for change in converted.changes]
+    rows = [
+        (printable(change.old or "(new)"), printable(change.new or "(left out)"))
+        for change in converted.changes
+    ]
     width = max((len(old) for old, _ in rows), default=0)
     renamed = {change.old for change in converted.changes}
     unchanged = sum(name not in renamed for name in checkpoint.arrays)
-    lines = [f"{args.input} -> {args.output}", *(f"  {old:<{width}} -> {new}" for old, new in rows)]
+    paths = printable(f"{args.input} -> {args.output}")
+    lines = [paths, *(f"  {old:<{width}} -> {new}" for old, new in rows)]
     lines.append(f"{unchanged} {'entry' if unchanged == 1 else 'entries'} unchanged")
     if checkpoint.metadata and not checkpoints.holds_metadata(args.output):
-        lines.append(f"metadata left out: {', '.join(checkpoint.metadata)}")
+        lines.append(f"metadata left out: {printable(', '.join(checkpoint.metadata))}")
     return "\n".join(lines)

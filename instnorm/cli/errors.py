@@ -30,6 +30,17 @@ class CommandError(Exception):
         self.status = status
 
 
+def printable(text: str) -> str:
+    r"""Return the text in one line that commands no terminal: names in files may be anything.
+
+    Examples
+    --------
+    >>> print(printable("two\nlines"))
+    two\nlines
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def check_demo_packages() -> None:
     """Refuse to start where an optional package is missing, with how to get it."""
     missing = [shown for name, shown in DEMO_PACKAGES.items() if find_spec(name) is None]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -22,6 +23,10 @@ from instnorm.demo.task import Learner
 
 # All metadata under one key, as safetensors writes several in no fixed order.
 METADATA_KEY = "instnorm.train"
+
+# Far beyond what the tasks' nets and anybody's patience reach.
+MAX_BYTES = 1 << 30
+MAX_EPOCHS = 10**9
 
 Arrays: TypeAlias = Mapping[str, Array]
 
@@ -120,22 +125,30 @@ def read(path: Path) -> Checkpoint:
     CheckpointError
         If there is no such file, or it is something else.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # which may have no end, or no beginning
+            raise _error(path, "is no regular file")
+        if status.st_size > MAX_BYTES:
+            raise _error(path, f"has {status.st_size} bytes, more than any net's {MAX_BYTES}")
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise _error(path, "there is no such file") from error
-    except (OSError, SafetensorError, TypeError) as error:
+    except CheckpointError:
+        raise
+    # safetensors raises what it and NumPy do, an AttributeError for dtypes NumPy does not have.
+    except Exception as error:
         raise _error(path, f"not a safetensors file ({error})") from error
     if METADATA_KEY not in metadata:
         raise _error(path, "holds no state of training, only tensors")
     try:
         settings, epochs = _parsed(metadata[METADATA_KEY])
-    except (ValueError, TypeError, KeyError) as error:
-        raise _error(path, f"its metadata cannot be read ({error!r})") from error
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise _error(path, f"its metadata cannot be read ({repr(error)[:300]})") from error
     return Checkpoint(path, settings, epochs, tensors)
 
 
@@ -145,9 +158,16 @@ def _parsed(text: str) -> tuple[Settings, int]:
     whole = (epochs, settings.seed, settings.batch_size)
     if not all(type(value) is int for value in whole) or min(epochs, settings.batch_size) < 1:
         raise ValueError(f"epochs, seed and batch_size are {whole}")
+    if epochs > MAX_EPOCHS:
+        raise ValueError(f"epochs are {epochs}, more than {MAX_EPOCHS}")
+    if type(settings.task) is not str:
+        raise TypeError(f"task is {settings.task!r}")
     if settings.seed < 0 or settings.dtype not in ("float32", "float64"):
         raise ValueError(f"seed is {settings.seed}, dtype is {settings.dtype!r}")
-    if not (0 <= settings.lr < math.inf and 0 <= settings.momentum < 1):
+    rates = (settings.lr, settings.momentum)
+    if not all(type(value) in (int, float) for value in rates):
+        raise TypeError(f"lr and momentum are {rates}")
+    if not (0 <= float(settings.lr) < math.inf and 0 <= settings.momentum < 1):
         raise ValueError(f"lr is {settings.lr}, momentum is {settings.momentum}")
     return settings, epochs
 
@@ -192,7 +212,9 @@ def _template(learner: Learner, kind: str, checkpoint: Checkpoint) -> Arrays:
     if kind == "net":
         return learner.net.state_dict()
     if kind == "history":
-        return {name: np.zeros(checkpoint.epochs) for name in learner.history}
+        # As many as the file claims, in the memory of one.
+        claimed = np.broadcast_to(np.float64(0), checkpoint.epochs)
+        return dict.fromkeys(learner.history, claimed)
     if checkpoint.settings.momentum == 0:
         return {}
     return {name: parameter.data for name, parameter in learner.net.named_parameters()}

@@ -3,6 +3,8 @@
 safetensors, NumPy's ``.npz``, PyTorch's ``.pt`` and ``.pth``, and MindSpore's ``.ckpt``,
 which is a protobuf message and so needs no MindSpore. What a format needs beyond NumPy
 is imported only when it is used: all but PyTorch is in the extra `convert`.
+
+Files may come from strangers: SECURITY.md says what is promised of them.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ import binascii
 import importlib
 import io
 import json
+import math
+import stat
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -20,7 +24,18 @@ import numpy as np
 
 from instnorm._layouts import Array
 
-__all__ = ["SUFFIXES", "Checkpoint", "CheckpointError", "dumps", "holds_metadata", "read"]
+__all__ = [
+    "DEFAULT_MAX_BYTES",
+    "SUFFIXES",
+    "Checkpoint",
+    "CheckpointError",
+    "dumps",
+    "holds_metadata",
+    "read",
+]
+
+#: What `read` takes in unless told otherwise: 2 GiB, beyond which no .ckpt goes either.
+DEFAULT_MAX_BYTES = 2 << 30
 
 
 class CheckpointError(ValueError):
@@ -41,10 +56,11 @@ class Checkpoint(NamedTuple):
     metadata: dict[str, str]
 
 
-def read(path: Path, *, key: str | None = None) -> Checkpoint:
+def read(path: Path, *, key: str | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> Checkpoint:
     """Read a checkpoint file; the suffix tells its format.
 
-    A ``.ckpt`` that PyTorch (Lightning) has written is read as PyTorch's.
+    A ``.ckpt`` that PyTorch (Lightning) has written is read as PyTorch's. No file can make
+    this run code: a pickle of anything but tensors is refused.
 
     Parameters
     ----------
@@ -52,6 +68,9 @@ def read(path: Path, *, key: str | None = None) -> Checkpoint:
     key : str, optional
         For PyTorch's files that hold more than one state dict: the name of the one to
         read.
+    max_bytes : int, default 2 GiB
+        Most bytes that the file, what it inflates to, and its arrays may take each. A file
+        that claims more is refused before memory is taken for it.
 
     Returns
     -------
@@ -60,7 +79,8 @@ def read(path: Path, *, key: str | None = None) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        If the file cannot be read, or a package that this takes is missing.
+        If the file cannot be read or claims more than `max_bytes`, or a package that this
+        takes is missing.
 
     Examples
     --------
@@ -74,21 +94,75 @@ def read(path: Path, *, key: str | None = None) -> Checkpoint:
     ...     checkpoints.read(path)
     Checkpoint(arrays={'weight': array([1., 1.])}, metadata={})
     """
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int | np.integer):
+        raise TypeError(f"max_bytes must be an integer, got {type(max_bytes).__name__}")
+    if max_bytes < 1:
+        raise ValueError(f"max_bytes must be at least 1, got {max_bytes}")
     read_format = _format(path).read
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{str(path)!r} cannot be read ({error.strerror})") from error
-    if path.suffix == ".ckpt" and zipfile.is_zipfile(io.BytesIO(content)):
-        read_format = _read_torch
-    try:
-        if read_format is _read_torch:
-            return _read_torch(content, key)
-        if key is not None:
+        content = _content(path, max_bytes)
+        if path.suffix != ".safetensors" and _is_archive(content):
+            _check_archive(content, max_bytes)
+            if path.suffix == ".ckpt":
+                read_format = _read_torch
+        if read_format is not _read_torch and key is not None:
             raise CheckpointError("a key has a use only for PyTorch's files")
-        return read_format(content)
+        checkpoint = read_format(content, key) if key is not None else read_format(content)
+        _check_claims(checkpoint.arrays, max_bytes)
     except CheckpointError as error:
         raise CheckpointError(f"{str(path)!r}: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read ({error.strerror})") from error
+    # A file that nobody foresaw may make a reader raise anything.
+    except Exception as error:
+        raise CheckpointError(f"{str(path)!r} cannot be read ({_reason(error)})") from error
+    return checkpoint
+
+
+def _content(path: Path, max_bytes: int) -> bytes:
+    """Read a regular file: others may have no end, or wait for somebody to write to them."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError("is no regular file")
+    _check_claim("", status.st_size, max_bytes)
+    with path.open("rb") as file:
+        return file.read(status.st_size)
+
+
+def _is_archive(content: bytes) -> bool:
+    return content[:4] == b"PK\3\4" or zipfile.is_zipfile(io.BytesIO(content))
+
+
+def _check_archive(content: bytes, max_bytes: int) -> None:
+    """Refuse a zip archive that says it inflates beyond the limit.
+
+    PyTorch has a reader of archives of its own. It finds the same directory where what is
+    listed here begins with the file.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise CheckpointError(f"not a whole zip archive ({error})") from error
+    if members and min(info.header_offset for info in members) != 0:
+        raise CheckpointError("not a whole zip archive (it does not begin with the file)")
+    _check_claim("", sum(info.file_size for info in members), max_bytes)
+
+
+def _check_claims(arrays: Mapping[str, Array], max_bytes: int) -> None:
+    """Refuse arrays that are larger than the memory they have come in, by strides of zero."""
+    total = 0
+    for name, array in arrays.items():
+        total += array.nbytes
+        _check_claim(f"{name} ", array.nbytes, max_bytes)
+    _check_claim("", total, max_bytes)
+
+
+def _check_claim(name: str, claimed: int, max_bytes: int) -> None:
+    if claimed > max_bytes:
+        raise CheckpointError(
+            f"{name}claims {claimed} bytes, more than max_bytes={max_bytes} allows (--max-bytes)"
+        )
 
 
 def dumps(
@@ -116,14 +190,24 @@ def dumps(
     Raises
     ------
     CheckpointError
-        If the format cannot hold an array's dtype, or a package that this takes is
-        missing.
+        If the format cannot hold an array's dtype or name, or a package that this takes
+        is missing.
     """
+    dump_format = _format(path).dumps
     kept = dict(metadata or {})
     if path.suffix == ".safetensors" and flavour is not None:
         kept["format"] = {"mindspore": "ms", "pytorch": "pt"}[flavour]
-    plain = {name: np.asarray(array) for name, array in arrays.items()}
-    return _format(path).dumps(plain, kept)
+    plain = {name: _in_order(np.asarray(array), "=") for name, array in arrays.items()}
+    try:
+        for name, array in plain.items():
+            if array.dtype.hasobject:
+                raise CheckpointError(f"a checkpoint cannot hold {name}, of dtype {array.dtype}")
+        return dump_format(plain, kept)
+    except CheckpointError as error:
+        raise CheckpointError(f"{str(path)!r}: {error}") from error
+    # Such as a name that the format has no letters for.
+    except Exception as error:
+        raise CheckpointError(f"{str(path)!r} cannot be written ({_reason(error)})") from error
 
 
 def holds_metadata(path: Path) -> bool:
@@ -184,21 +268,49 @@ _TWO_BYTES = np.dtype("V2")
 
 
 def _read_npz(content: bytes) -> Checkpoint:
+    arrays: dict[str, Array] = {}
+    where = ""
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"not an .npz file of arrays ({error})") from error
-    for name, array in arrays.items():
-        if array.dtype == _TWO_BYTES:
-            arrays[name] = array.view(_dtype("bfloat16"))
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for info in archive.infolist():
+                name = info.filename.removesuffix(".npy")
+                where = f"{name}: "
+                if name in arrays:
+                    raise CheckpointError("there are two of the name")
+                arrays[name] = _from_member(archive, info)
+    # zipfile, zlib and NumPy raise whatever they stumble over.
+    except Exception as error:
+        raise CheckpointError(f"not an .npz file of arrays ({where}{_reason(error)})") from error
     return Checkpoint(arrays, {})
+
+
+def _from_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
+    """Read an array, once its shape is known to be no larger than its data."""
+    if not info.filename.endswith(".npy"):
+        raise CheckpointError(f"{info.filename} is no array, whose name ends in .npy")
+    npy = np.lib.format
+    with archive.open(info) as member:
+        version = npy.read_magic(member)
+        if version > (2, 0):
+            raise CheckpointError(f"of version {version}, expected at most (2, 0)")
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(member)
+    claimed = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or claimed > info.file_size:
+        raise CheckpointError(
+            f"claims {claimed} bytes by its shape {shape}, and comes in {info.file_size}"
+        )
+    with archive.open(info) as member:
+        array: Array = npy.read_array(member, allow_pickle=False)
+    return array.view(_dtype("bfloat16")) if dtype == _TWO_BYTES else array
 
 
 def _dump_npz(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:  # numpy.savez refuses the name "file"
         for name, array in arrays.items():
+            if "\0" in name:
+                raise CheckpointError(f"an .npz cannot hold {name!r}, a name with a null in it")
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
     return file.getvalue()
@@ -207,19 +319,31 @@ def _dump_npz(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes
 # --- PyTorch ----------------------------------------------------------------------
 
 
-def _read_torch(content: bytes, key: str | None) -> Checkpoint:
+def _read_torch(content: bytes, key: str | None = None) -> Checkpoint:
     torch = _imported("torch")
+    _check_pickles(content)
     try:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     # Any exception: torch.load passes on what the unpickler or the archive raises.
     except Exception as error:
-        first = str(error).split("\n", 1)[0]
         raise CheckpointError(
-            f"not a PyTorch file of tensors alone ({first}); expected what "
+            f"not a PyTorch file of tensors alone ({_reason(error)}); expected what "
             "torch.save(model.state_dict(), path) writes"
         ) from error
     state = _state(torch, loaded, key)
     return Checkpoint({name: _from_torch(torch, name, t) for name, t in state.items()}, {})
+
+
+def _check_pickles(content: bytes) -> None:
+    """Refuse a bytearray: PyTorch's unpickler makes one of any size, and no state dict has one."""
+    pickles = [content]
+    if _is_archive(content):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = [info for info in archive.infolist() if info.filename.endswith(".pkl")]
+            pickles = [archive.read(info) for info in members]
+    # The one way in which PyTorch's unpickler takes a name: two lines, the module's before it.
+    if any(b"\nbytearray\n" in pickle for pickle in pickles):
+        raise CheckpointError("holds a bytearray, expected tensors alone")
 
 
 def _state(torch: Any, loaded: Any, key: str | None) -> Mapping[str, Any]:
@@ -228,29 +352,35 @@ def _state(torch: Any, loaded: Any, key: str | None) -> Mapping[str, Any]:
         raise CheckpointError(f"holds {type(loaded).__name__}, expected a state dict")
     found = loaded if key is None else loaded.get(key)
     if isinstance(found, Mapping) and all(isinstance(v, torch.Tensor) for v in found.values()):
+        for name in found:
+            if not isinstance(name, str):
+                raise CheckpointError(
+                    f"has a key that is {type(name).__name__}, expected names of entries, str"
+                )
         return found
     states = [
-        str(name)
+        _shown(name)
         for name, value in loaded.items()
         if isinstance(value, Mapping)
         and value
         and all(isinstance(v, torch.Tensor) for v in value.values())
     ]
     asked = "" if key is None else f"no state dict by the name of {key!r}, but "
+    choice = f"name the state dict by key= (--key), of {states[:_MOST_SHOWN]}"
     raise CheckpointError(
-        f"holds {asked}{', '.join(map(str, loaded))}; "
-        + (f"name the state dict by key= (--key), of {states}" if states else "no state dict")
+        f"holds {asked}{_listed(loaded)}; {choice if states else 'no state dict'}"
     )
 
 
 def _from_torch(torch: Any, name: str, tensor: Any) -> Array:
-    if tensor.dtype == torch.bfloat16:
-        bits: Array = tensor.view(torch.int16).numpy(force=True)
-        return bits.view(_dtype("bfloat16"))
     try:
+        if tensor.dtype == torch.bfloat16:
+            bits: Array = tensor.view(torch.int16).numpy(force=True)
+            return bits.view(_dtype("bfloat16"))
         array: Array = tensor.numpy(force=True)
-    except (TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{name} cannot be an array ({error})") from error
+    # A sparse, a quantized, or whatever kind of tensor PyTorch will have.
+    except Exception as error:
+        raise CheckpointError(f"{name} cannot be an array ({_reason(error)})") from error
     return array
 
 
@@ -258,11 +388,14 @@ def _dump_torch(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> byt
     torch = _imported("torch")
     state = {}
     for name, array in arrays.items():
-        if array.dtype.name == "bfloat16":
-            tensor = torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
-        else:
-            tensor = torch.from_numpy(array.copy())
-        state[name] = tensor
+        is_bfloat16 = array.dtype.name == "bfloat16"
+        try:
+            tensor = torch.from_numpy((array.view(np.int16) if is_bfloat16 else array).copy())
+        except TypeError as error:
+            raise CheckpointError(
+                f"a PyTorch file cannot hold {name}, of dtype {array.dtype}"
+            ) from error
+        state[name] = tensor.view(torch.bfloat16) if is_bfloat16 else tensor
     file = io.BytesIO()
     torch.save(state, file)
     return file.getvalue()
@@ -304,7 +437,10 @@ def _read_ckpt(content: bytes) -> Checkpoint:
     for name, tensor in tensors.items():
         data = b"".join(parts[name])
         if tensor.tensor_type == "str":
-            metadata[name] = data.decode("utf-32-le")
+            try:
+                metadata[name] = data.decode("utf-32-le")
+            except UnicodeDecodeError as error:
+                raise CheckpointError(f"{name} is no text ({error})") from error
         else:
             arrays[name] = _from_tensor(name, tensor, data)
     return Checkpoint(arrays, metadata)
@@ -322,8 +458,13 @@ def _without_crc(content: bytes) -> bytes:
 def _from_tensor(name: str, tensor: Any, data: bytes) -> Array:
     if tensor.tensor_type not in _MINDSPORE_DTYPES:
         raise CheckpointError(f"{name} has dtype {tensor.tensor_type}, which NumPy does not have")
-    array: Array = np.frombuffer(data, _dtype(_MINDSPORE_DTYPES[tensor.tensor_type]))
+    dtype = _dtype(_MINDSPORE_DTYPES[tensor.tensor_type])
+    if len(data) % dtype.itemsize:
+        raise CheckpointError(f"{name} has {len(data)} bytes, expected whole {dtype} values")
+    array = _in_order(np.frombuffer(data, dtype.newbyteorder("<")), "=")
     shape = tuple(tensor.dims)
+    if min(shape, default=0) < 0:
+        raise CheckpointError(f"{name} has dimensions {shape}, expected none below 0")
     if shape == (0,) and array.size == 1:
         shape = ()  # MindSpore 1 wrote scalars so
     try:
@@ -346,7 +487,7 @@ def _dump_ckpt(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> byte
         message.value.add(tag=name, tensor=tensor)
 
     for name, array in arrays.items():
-        data = array.tobytes()
+        data = _in_order(array, "<").tobytes()
         for start in range(0, len(data), _SLICE):
             add(name, array.shape, types[array.dtype.name], data[start : start + _SLICE])
     for name, text in metadata.items():
@@ -410,8 +551,34 @@ def _format(path: Path) -> _Format:
     return _FORMATS[path.suffix]
 
 
+def _in_order(array: Array, byte_order: Literal["=", "<"]) -> Array:
+    """Return the array, or a copy of the same values in this order of bytes: "=" is native."""
+    return array.astype(array.dtype.newbyteorder(byte_order), copy=False)
+
+
 def _dtype(name: str) -> np.dtype[Any]:
     return np.dtype(_imported("ml_dtypes").bfloat16 if name == "bfloat16" else name)
+
+
+_MOST_SHOWN = 10
+
+
+def _listed(names: Iterable[Any]) -> str:
+    """Join the first names; there may be any number, of any kind."""
+    shown = [_shown(name) for name in names]
+    more = [f"and {len(shown) - _MOST_SHOWN} more"] if len(shown) > _MOST_SHOWN else []
+    return ", ".join(shown[:_MOST_SHOWN] + more)
+
+
+def _shown(name: Any) -> str:
+    # The text of a nested tuple can be exponentially longer than the file.
+    return name[:100] if isinstance(name, str) else f"a key that is {type(name).__name__}"
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what went wrong."""
+    text = str(error).partition("\n")[0][:300]
+    return text if isinstance(error, CheckpointError) else text or type(error).__name__
 
 
 def _imported(module: str, package: str | None = None) -> Any:

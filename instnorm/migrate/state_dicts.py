@@ -178,7 +178,9 @@ class _Group:
 
     @property
     def is_candidate(self) -> bool:
-        """Whether names and shapes may be an instance norm's."""
+        """Whether names, shapes and dtypes may be an instance norm's."""
+        if not all(_holds_numbers(value) for value in self.values.values()):
+            return False
         shapes = {_shape(v) for name, v in self.values.items() if name != _COUNTER}
         return (
             len(shapes) == 1
@@ -351,6 +353,14 @@ def _key(prefix: str, name: str, to: Flavour) -> str:
 def _shape(value: Any) -> tuple[int, ...] | None:
     shape = getattr(value, "shape", None)
     return None if shape is None else tuple(shape)
+
+
+def _holds_numbers(value: Any) -> bool:
+    """Whether this is no array of text, times, records or raw bytes."""
+    dtype = getattr(value, "dtype", None)
+    if not isinstance(dtype, np.dtype):
+        return True
+    return dtype.kind not in "SUMm" and dtype.type is not np.void
 
 
 def _filled_like(value: Any, fill: float) -> Any:
