@@ -22,7 +22,7 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 # Where each array begins inside a page. Processors tell a load from the stores before it by the
 # last twelve bits of their addresses at first, and a loop that reads and writes at the same place
-# of a page waits for nothing. These places are 512 bytes or more from each other, from the start
+# of a page waits without need. These places are 448 bytes or more from each other, from the start
 # of a page, where the large arrays of most libraries begin, and from where instnorm's begin.
 PAGE = 4096
 PLACES = {"x": 576, "grad_output": 1600, "y": 2624, "grad_input": 3648}

@@ -23,6 +23,7 @@ class Team:
     def __init__(self, threads):
         self._barrier = threading.Barrier(threads)
         self._spans = [(0.0, 0.0)] * threads
+        self._awake = [False] * threads
         self._work = self._calls = None
         for index in range(1, threads):
             threading.Thread(target=self._stay, args=(index,), daemon=True).start()
@@ -37,6 +38,7 @@ class Team:
         calls : int
         """
         self._work, self._calls = work, calls
+        self._awake = [False] * len(work)
         self._take_part(0)
         starts, ends = zip(*self._spans, strict=True)
         return (max(ends) - min(starts)) / calls
@@ -48,6 +50,11 @@ class Team:
     def _take_part(self, index):
         self._barrier.wait()
         part = self._work[index]
+        # The barrier wakes one thread after another; those that are awake wait for the last one
+        # without going to sleep again.
+        self._awake[index] = True
+        while not all(self._awake):
+            time.sleep(0)
         start = time.perf_counter()
         for _ in range(self._calls):
             part()
