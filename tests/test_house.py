@@ -129,8 +129,6 @@ def test_the_runtime_is_an_attribute_of_the_package_as_before(name):
 def test_files_that_the_docs_name_are_there(name):
     named = re.findall(r"`([\w/.]+\.(?:py|pyx|pyi|pxi|h|hpp|md))`", (ROOT / name).read_text())
     assert len(named) > 20
-    if not (PACKAGE / "_kernels").exists():  # they are about to move there, from `kernels`
-        named = [file for file in named if not file.endswith((".pxi", ".hpp"))]
     folders = (PACKAGE, ROOT / "tests", ROOT / "asv_bench", ROOT / "docs")
     paths = [*ROOT.iterdir(), *(path for folder in folders for path in folder.rglob("*"))]
     files = [path.as_posix() for path in paths]
