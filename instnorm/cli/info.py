@@ -41,6 +41,7 @@ def report() -> dict[str, str]:
         "OpenMP": "yes" if kernels.HAS_OPENMP else "no: this build is serial and uses one thread",
         "compiler": kernels.COMPILER,
         "SIMD": f"{simd.level}, {simd.reason}",
+        "registers": "vectors" if kernels.HAS_SIMD else "plain C: not gcc 12 or newer, nor clang",
         "available": ", ".join(simd.available()),
         "threads": str(instnorm.get_num_threads()),
         "platform": platform.platform(),
