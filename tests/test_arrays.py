@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import instnorm
-from instnorm import instance_norm, instance_norm_backward
+from instnorm import arrays, instance_norm, instance_norm_backward
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FULL = [np.dtype(np.float32), np.dtype(np.float64)]
@@ -591,6 +591,17 @@ def test_what_forward_refuses(changes, error, message):
 def test_what_backward_refuses(changes, error, message):
     with pytest.raises(error, match=message):
         instance_norm_backward(**{"grad_output": X, "x": X, **STATS, **changes})
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (0, 3, 4), (2, 3, 0)])
+def test_the_dtypes_of_the_parameters_gradients(shape):
+    x, weight = np.zeros(shape, np.float32), np.ones(3, np.float16)
+    y, mean, rstd = instance_norm(x, weight, return_stats=True)
+    for gradients, dtype in [
+        (instance_norm_backward(y, x, weight, mean=mean, rstd=rstd), np.float16),
+        (arrays.gradients(y, x, weight, mean=mean, rstd=rstd), np.float64),
+    ]:
+        assert [g.dtype for g in gradients] == [np.float32, dtype, dtype]
 
 
 def test_nothing_is_written_where_the_call_is_refused():

@@ -1,5 +1,6 @@
 """An exception from a signal handler, at any moment, leaves nothing switched on or half done."""
 
+import copy
 import random
 import signal
 import threading
@@ -98,3 +99,9 @@ def test_recycled_memory_that_is_dropped_is_left():
     # So is it where an exception comes after __enter__ and before the with block.
     memory.recycled_memory().__enter__()
     assert allocator() == "default_allocator"
+
+
+def test_recycled_memory_is_never_copied():
+    # A copy would switch back to the allocator of before a second time.
+    with pytest.raises(TypeError, match="pickle"):
+        copy.copy(memory.recycled_memory())
