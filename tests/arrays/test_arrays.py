@@ -3,18 +3,16 @@
 import ml_dtypes
 import numpy as np
 import pytest
-import reference
-import torch
+from helpers import layouts, reference
+from helpers.layouts import channels_last, read_only
+from helpers.problems import DTYPES, HALF, same_bits
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import instnorm
 from instnorm import instance_norm, instance_norm_backward
 
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FULL = [np.dtype(np.float32), np.dtype(np.float64)]
-HALF = [np.dtype(np.float16), BFLOAT16]
-DTYPES = FULL + HALF
 SHAPES = [(2, 3, 7), (2, 3, 4, 5), (2, 3, 2, 3, 4), (1, 1, 2), (3, 2, 1, 40), (2, 3, 50, 60)]
 
 
@@ -29,10 +27,6 @@ def resolution(dtype):
 def parameters(channels, dtype=np.float64):
     rng = np.random.default_rng(9)
     return rng.uniform(0.5, 2, channels).astype(dtype), rng.uniform(-2, 2, channels).astype(dtype)
-
-
-def same_bits(a, b):
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def close(actual, expected, dtype, factor=8):
@@ -75,9 +69,12 @@ def test_backward(shape, dtype, affine):
         assert close(a, e, dtype)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("dtype", FULL, ids=str)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_forward_and_backward_are_those_of_torch(shape, dtype):
+    import torch
+
     x, g = sample(shape, dtype), sample(shape, dtype, seed=1)
     weight, bias = parameters(shape[1], dtype)
     tensors = [torch.tensor(a, requires_grad=True) for a in (x, weight, bias)]
@@ -232,45 +229,21 @@ def test_eps_may_be_any_number(eps):
 # --- memory layouts ------------------------------------------------------------------------
 
 
-def channels_last(x):
-    """The same values with the channels innermost in memory."""
-    axes = (0, *range(2, x.ndim), 1)
-    return np.ascontiguousarray(x.transpose(axes)).transpose(np.argsort(axes))
-
-
-def padded(x):
-    """The same values in a wider array, with something else in between."""
-    wide = np.full([2 * n for n in x.shape], 77, x.dtype)
-    view = wide[tuple(slice(None, None, 2) for _ in x.shape)]
-    view[...] = x
-    return view
-
-
-def unaligned(x):
-    buffer = np.zeros(x.nbytes + 1, np.uint8)
-    view = buffer[1:].view(x.dtype).reshape(x.shape)
-    view[...] = x
-    assert not view.flags.aligned
-    return view
-
-
-def read_only(x):
-    copy = x.copy()
-    copy.flags.writeable = False
-    return copy
-
-
+# Those that differ in what the array functions do with them; test_layouts.py has all.
 LAYOUTS = {
-    "contiguous": np.array,
-    "channels last": channels_last,
-    "fortran": np.asfortranarray,
-    "reversed": lambda x: np.ascontiguousarray(x[::-1, ::-1, ::-1])[::-1, ::-1, ::-1],
-    "padded": padded,
-    "transposed": lambda x: np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2),
-    "batch innermost": lambda x: np.ascontiguousarray(x.swapaxes(0, 1)).swapaxes(0, 1),
-    "unaligned": unaligned,
-    "big-endian": lambda x: x.astype(x.dtype.newbyteorder()),
-    "read-only": read_only,
+    name: layouts.LAYOUTS[name]
+    for name in (
+        "contiguous",
+        "channels last",
+        "Fortran",
+        "backwards",
+        "every other",
+        "spatial axes reversed",
+        "channels outermost",
+        "unaligned",
+        "byte-swapped",
+        "read-only",
+    )
 }
 
 
@@ -384,7 +357,7 @@ def bool_strides(x):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("out_layout", ["contiguous", "channels last", "padded", "reversed"])
+@pytest.mark.parametrize("out_layout", ["contiguous", "channels last", "every other", "backwards"])
 @pytest.mark.parametrize("x_layout", ["contiguous", "channels last"])
 def test_out(x_layout, out_layout, dtype):
     x = LAYOUTS[x_layout](sample((2, 3, 4, 5), dtype))

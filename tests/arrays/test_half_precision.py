@@ -3,9 +3,9 @@
 import ml_dtypes
 import numpy as np
 import pytest
-import reference
-from layouts import LAYOUTS, byte_swapped, channels_last, contiguous
-from problems import BFLOAT16, DTYPES, HALF, assert_right, problem, same_bits, solve
+from helpers import reference
+from helpers.layouts import LAYOUTS, byte_swapped, channels_last, contiguous
+from helpers.problems import BFLOAT16, DTYPES, HALF, assert_right, problem, same_bits, solve
 
 import instnorm
 from instnorm import functional as F

@@ -2,28 +2,24 @@
 
 import itertools
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
-import reference
-import torch
-from beside_torch import memory_order
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
-from layouts import (
+from helpers import reference, run_python
+from helpers.layouts import (
     DENSE,
     LAYOUTS,
     WRITEABLE,
     at_offset,
     channels_last,
+    memory_order,
     result_strides,
 )
+from helpers.problems import DTYPES, assert_right, posed, problem, same_bits, solve
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
-from problems import DTYPES, assert_right, posed, problem, same_bits, solve
 
 import instnorm
 from instnorm import functional as F
@@ -639,12 +635,22 @@ def mapped(array, path):
 
 
 def in_torch(array):
+    import torch
+
     return torch.as_tensor(array)
 
 
 @in_both_layouts
 @pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64, FLOAT16], ids=str)
-@pytest.mark.parametrize("producer", [ArrayProducer, DLPackProducer, InterfaceProducer, in_torch])
+@pytest.mark.parametrize(
+    "producer",
+    [
+        ArrayProducer,
+        DLPackProducer,
+        InterfaceProducer,
+        pytest.param(in_torch, marks=pytest.mark.torch),
+    ],
+)
 def test_producers_of_arrays(producer, dtype, layout):
     p = problem((2, 3, 4, 5), dtype)
     x, g = LAYOUTS[layout](p.x), LAYOUTS[layout](p.grad_output)
@@ -654,8 +660,11 @@ def test_producers_of_arrays(producer, dtype, layout):
     assert_keeps_layout(results[1], x)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 3, 4, 5), (2, 1, 4, 5), (2, 3, 1, 1)])
 def test_channels_last_tensors_of_torch(shape):
+    import torch
+
     p = problem(shape, FLOAT32) if shape[2] > 1 else None
     x = torch.from_numpy(sample(shape, FLOAT32)).to(memory_format=torch.channels_last)
     y = instance_norm(x, mean=np.zeros(shape[1]), var=np.ones(shape[1]))
@@ -851,8 +860,8 @@ def test_a_sample_is_normalized_the_same_in_any_batch(shape, layout, dtype):
 
 SOLVE_AND_HASH = """
 import hashlib
-from layouts import LAYOUTS
-from problems import DTYPES, assert_right, problem, solve
+from helpers.layouts import LAYOUTS
+from helpers.problems import DTYPES, assert_right, problem, solve
 found = hashlib.sha256()
 for shape in [(2, 3, 4, 5), (3, 17, 9, 11), (1, 65, 40, 3), (2, 320, 6, 6), (1, 3, 120, 121)]:
     for dtype in DTYPES:
@@ -870,14 +879,7 @@ def test_every_simd_level_gives_the_same_bits():
     """Those without a fused multiply-add give others, which are right as well."""
     found = {}
     for level in simd.available():
-        path = os.pathsep.join([str(Path(__file__).parent), str(Path(simd.__file__).parents[1])])
-        found[level] = subprocess.run(
-            [sys.executable, "-c", SOLVE_AND_HASH],
-            env={**os.environ, "PYTHONPATH": path, "INSTNORM_SIMD": level},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        ).stdout
+        found[level] = run_python(SOLVE_AND_HASH, INSTNORM_SIMD=level)
     fused = {level: bits for level, bits in found.items() if simd._module(level).HAS_FMA}
     assert len(set(fused.values())) <= 1
 

@@ -6,11 +6,13 @@ import weakref
 
 import numpy as np
 import pytest
-import torch
+from helpers.beside_torch import torch
 
 import instnorm
 from instnorm import Tensor, enable_grad, grad, is_grad_enabled, no_grad, tensor
 from instnorm.autograd import Function
+
+pytestmark = pytest.mark.torch
 
 
 def leaf(values, dtype=np.float64):

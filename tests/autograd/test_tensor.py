@@ -7,18 +7,17 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
+from helpers.beside_torch import torch
+from helpers.tensors import normal
 
 import instnorm
 from instnorm import Tensor, no_grad, tensor
 from instnorm import primitives as ops
 from instnorm.testing import gradcheck, gradgradcheck
 
+pytestmark = pytest.mark.torch
+
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng([seed, *shape]).standard_normal(shape)
 
 
 def positive(*shape, seed=0):

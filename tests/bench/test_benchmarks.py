@@ -6,18 +6,15 @@ import subprocess
 import sys
 from collections import Counter
 from importlib import import_module
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import reference
+from benchmarks import common, copying, interleaved
+from helpers import ROOT, reference
+from peers import peer, run, table
 
-ASV_BENCH = Path(__file__).parents[1] / "asv_bench"
-sys.path.insert(0, str(ASV_BENCH))
-
-from benchmarks import common, copying, interleaved  # noqa: E402
-from peers import peer, run, table  # noqa: E402
+ASV_BENCH = ROOT / "asv_bench"
 
 
 def run_there(*arguments, **environment):
@@ -215,6 +212,7 @@ def test_the_figures_to_aim_at():
     ]
 
 
+@pytest.mark.torch
 def test_the_command(tmp_path):
     names = ["instnorm", "instnorm-layer", "torch-instance_norm", "torch-group_norm", "jax"]
     done = run_there(

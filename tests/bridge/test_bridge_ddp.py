@@ -2,16 +2,20 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
-import ddp_worker
-import torch
+import pytest
+from helpers import TESTS
+from helpers.beside_torch import torch
 
-WORKER = Path(ddp_worker.__file__)
+pytestmark = pytest.mark.torch
+
+WORKER = TESTS / "helpers" / "ddp_worker.py"
 RANKS = 2
 
 
 def test_two_ranks_find_the_gradients_of_the_whole_batch(tmp_path):
+    from helpers import ddp_worker
+
     processes = [
         subprocess.Popen(
             [

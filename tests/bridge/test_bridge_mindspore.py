@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,13 +17,14 @@ import pytest
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its own, about NumPy and about accelerators
     mindspore = pytest.importorskip("mindspore")
-    from composition import RANKS, SHAPES, C, composed, composed_results, normal
+    from helpers import ROOT
+    from helpers.composition import RANKS, SHAPES, C, composed, composed_results
+    from helpers.tensors import normal
 
     from instnorm.bridge import mindspore as bridge
 
 ms_nn, ops = mindspore.nn, mindspore.ops
 
-ROOT = Path(__file__).parent.parent
 DTYPES = {
     "float16": mindspore.float16,
     "bfloat16": mindspore.bfloat16,
@@ -34,7 +34,7 @@ DTYPES = {
 
 in_every_rank = pytest.mark.parametrize("rank", RANKS)
 in_both_modes = pytest.mark.parametrize("compiled", [False, True], ids=["PyNative", "graph"])
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.mindspore, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(autouse=True)
@@ -453,7 +453,7 @@ def test_convert_takes_a_layer_and_leaves_the_rest():
 
 
 def run(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, *arguments],
         env=environment,

@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
-import torch
+from helpers.beside_torch import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize, prune
@@ -16,6 +16,8 @@ from torch.nn.utils import parametrize, prune
 import instnorm
 from instnorm.bridge import torch as bridge
 from instnorm.bridge.torch import kernels, operators
+
+pytestmark = pytest.mark.torch
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 SHAPES = [(2, 3, 7), (2, 3, 4, 5), (1, 3, 4, 5), (2, 1, 4, 5), (2, 3, 2, 3, 4), (1, 2, 1, 1, 5)]

@@ -6,26 +6,17 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-import reference
-import torch
-from beside_torch import (
-    LAYOUTS,
-    assert_close,
-    assert_create_graph_changes_nothing,
-    assert_same,
-    channels_last,
-    leaf,
-    memory_order,
-    normal,
-    read_only,
-    torch_leaf,
-    torch_tensor,
-)
+from helpers import reference
+from helpers.beside_torch import assert_close, assert_same, torch, torch_leaf, torch_tensor
+from helpers.layouts import COMMON, channels_last, memory_order, read_only
+from helpers.tensors import assert_create_graph_changes_nothing, leaf, normal
 
 import instnorm
 import instnorm.functional as F
 from instnorm import Tensor, no_grad
 from instnorm.testing import gradcheck, gradgradcheck
+
+pytestmark = pytest.mark.torch
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 NAN, INF = np.nan, np.inf
@@ -249,16 +240,16 @@ def test_values_and_gradients_are_those_of_torch(name, dtype):
     assert_same(func(F, *ours), func(torch.nn.functional, *theirs), ours, theirs)
 
 
-@pytest.mark.parametrize("layout", ["channels last", "fortran", "strided"])
+@pytest.mark.parametrize("layout", ["channels last", "Fortran", "every other, backwards"])
 @pytest.mark.parametrize("name", IMAGE_OPERATIONS)
 def test_images_may_lie_in_memory_in_any_way(name, layout):
     func, arrays = IMAGE_OPERATIONS[name]
     plain = [leaf(a) for a in arrays]
     # Weights of a convolution, and incoming gradients, are laid out differently too.
-    laid_out = [leaf(LAYOUTS[layout](a) if a.ndim == 4 else a) for a in arrays]
+    laid_out = [leaf(COMMON[layout](a) if a.ndim == 4 else a) for a in arrays]
     cotangent = normal(*func(F, *plain).shape, seed=1)
     y, expected = func(F, *laid_out), func(F, *plain)
-    y.backward(LAYOUTS[layout](cotangent))
+    y.backward(COMMON[layout](cotangent))
     expected.backward(cotangent)
     np.testing.assert_allclose(y.data, expected.data, rtol=0, atol=1e-14)
     for a, b in zip(laid_out, plain, strict=True):
@@ -343,7 +334,7 @@ def test_convolutions_of_any_geometry(seed):
     rng = np.random.default_rng(seed)
     shape, weight_shape, options = random_geometry(rng)
     dtype = rng.choice([np.float32, np.float64])
-    layout = LAYOUTS[rng.choice(list(LAYOUTS))]
+    layout = COMMON[rng.choice(list(COMMON))]
     arrays = [normal(*shape), normal(*weight_shape), normal(weight_shape[0])]
     arrays = [a.astype(dtype) for a in arrays]
     ours = [leaf(layout(arrays[0])), *(leaf(a) for a in arrays[1:])]
@@ -362,7 +353,7 @@ def test_pools_of_any_geometry(seed):
     x = rng.integers(-3, 3, (2, 3, *image)).astype(np.float64)
     options = [tuple(v.tolist()) for v in (kernel, stride, padding)]
     for pool in ("max_pool2d", "avg_pool2d"):
-        ours, theirs = leaf(LAYOUTS[rng.choice(list(LAYOUTS))](x)), torch_leaf(x)
+        ours, theirs = leaf(COMMON[rng.choice(list(COMMON))](x)), torch_leaf(x)
         y = getattr(F, pool)(ours, *options)
         assert_same(y, getattr(torch.nn.functional, pool)(theirs, *options), [ours], [theirs])
 

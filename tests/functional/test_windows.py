@@ -4,11 +4,14 @@ import re
 
 import numpy as np
 import pytest
-import torch
-from beside_torch import LAYOUTS, channels_last, memory_order, normal, torch_tensor
+from helpers.beside_torch import torch, torch_tensor
+from helpers.layouts import COMMON, channels_last, memory_order
+from helpers.tensors import normal
 
 from instnorm import windows as win
 from instnorm.windows import Window
+
+pytestmark = pytest.mark.torch
 
 GEOMETRIES = {
     "plain": ((2, 3, 5, 6), {"kernel_size": 3}),
@@ -38,13 +41,13 @@ def assert_adjoint(forward_map, adjoint_map, x, rng_seed=1):
 # --- windows ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", COMMON)
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_unfold_is_torchs_with_channels_last(name, layout):
     shape, options = GEOMETRIES[name]
     x = normal(*shape)
     window = Window.of(shape, **options)
-    rows = window.unfold(LAYOUTS[layout](x))
+    rows = window.unfold(COMMON[layout](x))
     assert rows.flags.c_contiguous
     if shape[0] == 0:
         assert rows.shape[0] == 0
@@ -168,9 +171,9 @@ def test_sum_runs_is_the_adjoint_of_take(new, axis):
     )
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels last", "fortran"])
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "Fortran"])
 def test_resizing_and_padding_keep_the_memory_layout(layout):
-    x = LAYOUTS[layout](normal(2, 3, 4, 5))
+    x = COMMON[layout](normal(2, 3, 4, 5))
     source = np.array([0, 0, 2, 3])
     for result in (
         win.take(x, source, 2),

@@ -99,9 +99,22 @@ LAYOUTS = {
     "read-only": lambda a: read_only(contiguous(a)),
     "channels last, read-only": lambda a: read_only(channels_last(a)),
 }
+# Enough where memory layouts are not the point of the test.
+COMMON = {
+    "contiguous": contiguous,
+    "channels last": channels_last,
+    "Fortran": LAYOUTS["Fortran"],
+    "every other, backwards": lambda a: every_other(a[..., ::-1])[..., ::-1],
+}
 WRITEABLE = {name: layout for name, layout in LAYOUTS.items() if "read-only" not in name}
 
 
 def result_strides(x):
     """Strides of a result that keeps the memory layout of `x`."""
     return np.empty_like(x, subok=False).strides
+
+
+def memory_order(array):
+    """The axes longer than 1, from the largest stride to the smallest."""
+    axes = [axis for axis, size in enumerate(array.shape) if size > 1]
+    return sorted(axes, key=lambda axis: -array.strides[axis])

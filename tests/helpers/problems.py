@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
-import reference
 
+from helpers import reference
 from instnorm import instance_norm, instance_norm_backward
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

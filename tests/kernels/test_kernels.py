@@ -1,15 +1,12 @@
 """The compiled kernels against their twins in `reference`, and their promises about numbers."""
 
-import os
-import subprocess
-import sys
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
-from reference import gradient_scale
+from helpers import reference, run_python
+from helpers.problems import same_bits
+from helpers.reference import gradient_scale
 
 import instnorm
 from instnorm import simd
@@ -19,8 +16,6 @@ BLOCK = kernels.BLOCK_SIZE
 # Around the widths of a vector, a flush and a block; and prime.
 LENGTHS = [2, 3, 7, 15, 16, 17, 31, 32, 33, 49, 64, 127, 255, 256, 257, 511, 512, 513, 1021]
 LENGTHS += [BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 33, 3 * BLOCK - 1]
-# For the tests that need a process of their own.
-IMPORT_PATH = os.pathsep.join([str(Path(__file__).parent), str(Path(instnorm.__file__).parents[1])])
 DTYPES = [np.float32, np.float64]
 THREADS = [2, 3, 4, 7]
 
@@ -49,10 +44,6 @@ def sample(shape, dtype, seed=0, mean=0.0, spread=1.0):
 def parameters(channels, dtype, seed=1):
     rng = np.random.default_rng(seed)
     return rng.uniform(-2, 2, channels).astype(dtype), rng.uniform(-2, 2, channels).astype(dtype)
-
-
-def same_bits(a, b):
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 # --- forward -------------------------------------------------------------------
@@ -567,7 +558,7 @@ def test_inputs_may_be_read_only(entry):
 
 TOO_FEW_AXES = """
 import numpy as np
-from test_kernels import arguments, kernels
+from kernels.test_kernels import arguments, kernels
 for entry in ("forward", "statistics", "forward_given", "backward"):
     for shape in [(), (4,)]:
         try:
@@ -579,11 +570,7 @@ for entry in ("forward", "statistics", "forward_given", "backward"):
 
 
 def test_too_few_axes_are_an_error_and_no_crash():
-    environment = {**os.environ, "PYTHONPATH": IMPORT_PATH}
-    run = subprocess.run(
-        [sys.executable, "-c", TOO_FEW_AXES], env=environment, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
+    run_python(TOO_FEW_AXES)
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4), (2, 3, 0), (0, 0, 0)])

@@ -7,13 +7,16 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
+from helpers.beside_torch import torch
+from helpers.tensors import normal
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from instnorm import checkpoints, cli, convert, nn
 from instnorm.checkpoints import CheckpointError
 from instnorm.nn import mindspore as ms
+
+pytestmark = pytest.mark.torch
 
 PAIRS = {
     1: (nn.InstanceNorm1d, ms.InstanceNorm1d),
@@ -23,10 +26,6 @@ PAIRS = {
 DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64]
 
 in_every_rank = pytest.mark.parametrize("rank", PAIRS)
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
 
 
 def randomized(layer, seed=0):

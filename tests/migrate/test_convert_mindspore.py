@@ -8,6 +8,8 @@ from instnorm import checkpoints, convert, nn
 
 mindspore = pytest.importorskip("mindspore")
 
+pytestmark = pytest.mark.mindspore
+
 
 def pytorchs():
     """A network with PyTorch's names, and values of its own."""

@@ -1,19 +1,18 @@
 """`instnorm differences`: every cell against the layers it speaks of, and the page against both."""
 
-import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from instnorm import cli
 from instnorm.differences import INSTNORM_MINDSPORE, INSTNORM_PYTORCH, SECTIONS
 from instnorm.differences.frameworks import MindSpore, PyTorch
 from instnorm.differences.render import as_json, as_markdown, as_text
 
-PAGE = Path(__file__).parent.parent / "docs" / "differences.md"
+PAGE = ROOT / "docs" / "differences.md"
 ROWS = {row.topic: row for section in SECTIONS for row in section.rows}
 
 every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
@@ -51,12 +50,13 @@ def test_mindspores_flavour_does_what_its_column_says(row):
 
 
 @every_row
+@pytest.mark.torch
 def test_pytorch_does_what_its_column_says(row):
     assert row.pytorch.check is None or row.pytorch.check(PyTorch())
 
 
 @every_row
-@pytest.mark.skipif(not importlib.util.find_spec("mindspore"), reason="takes MindSpore")
+@pytest.mark.mindspore
 def test_mindspore_does_what_its_column_says(row):
     assert row.mindspore.check is None or row.mindspore.check(MindSpore())
 

@@ -8,7 +8,7 @@ import itertools
 
 import numpy as np
 import pytest
-from beside_torch import assert_create_graph_changes_nothing, leaf, normal
+from helpers.tensors import assert_create_graph_changes_nothing, leaf, normal
 
 import instnorm
 from instnorm import Tensor, nn

@@ -10,23 +10,15 @@ from collections import OrderedDict
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
-from beside_torch import (
-    assert_close,
-    assert_create_graph_changes_nothing,
-    assert_same,
-    channels_last,
-    leaf,
-    memory_order,
-    normal,
-    read_only,
-    torch_leaf,
-    torch_tensor,
-)
+from helpers.beside_torch import assert_close, assert_same, torch, torch_leaf, torch_tensor
+from helpers.layouts import channels_last, memory_order, read_only
+from helpers.tensors import assert_create_graph_changes_nothing, leaf, normal
 
 import instnorm
 from instnorm import Tensor, nn
 from instnorm.testing import gradcheck, gradgradcheck
+
+pytestmark = pytest.mark.torch
 
 OURS = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 THEIRS = {1: torch.nn.InstanceNorm1d, 2: torch.nn.InstanceNorm2d, 3: torch.nn.InstanceNorm3d}

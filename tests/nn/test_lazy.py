@@ -9,14 +9,16 @@ import warnings
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
-from beside_torch import assert_close, assert_same, leaf, normal, torch_leaf, torch_tensor
+from helpers.beside_torch import assert_close, assert_same, torch, torch_leaf, torch_tensor
+from helpers.tensors import leaf, normal
 
 import instnorm
 from instnorm import Tensor, nn
 from instnorm import functional as F
 from instnorm.nn.lazy import LazyModuleMixin
 from instnorm.testing import gradcheck
+
+pytestmark = pytest.mark.torch
 
 FULL = {1: nn.InstanceNorm1d, 2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 LAZY = {1: nn.LazyInstanceNorm1d, 2: nn.LazyInstanceNorm2d, 3: nn.LazyInstanceNorm3d}

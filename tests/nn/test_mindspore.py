@@ -7,7 +7,8 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-from beside_torch import assert_create_graph_changes_nothing, leaf, normal, read_only
+from helpers.layouts import read_only
+from helpers.tensors import assert_create_graph_changes_nothing, leaf, normal
 
 import instnorm
 from instnorm import Tensor, nn

@@ -15,7 +15,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its own, about NumPy and about accelerators
     mindspore = pytest.importorskip("mindspore")
 
-from composition import RANKS, SHAPES, C, composed_results, normal
+from helpers.composition import RANKS, SHAPES, C, composed_results
+from helpers.tensors import normal
 
 import instnorm
 from instnorm import Tensor, nn
@@ -28,7 +29,7 @@ NUMPY = {
 }
 
 in_every_rank = pytest.mark.parametrize("rank", RANKS)
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.mindspore, pytest.mark.filterwarnings("ignore")]
 
 # MindSpore 2.10 was compiled with NumPy 1: its first operator fails under NumPy 2, the rest run.
 with contextlib.suppress(SystemError):

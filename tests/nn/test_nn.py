@@ -8,12 +8,14 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-import torch
-from beside_torch import assert_close, assert_same, leaf, normal, torch_leaf, torch_tensor
+from helpers.beside_torch import assert_close, assert_same, torch, torch_leaf, torch_tensor
+from helpers.tensors import leaf, normal
 
 import instnorm
 from instnorm import Tensor, nn, no_grad
 from instnorm.testing import gradcheck, gradgradcheck
+
+pytestmark = pytest.mark.torch
 
 LIBRARIES = {
     instnorm: lambda *shape: Tensor(np.ones(shape, np.float32)),

@@ -10,12 +10,14 @@ import warnings
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
-from beside_torch import assert_close, leaf, normal, torch_leaf
+from helpers.beside_torch import assert_close, torch, torch_leaf
+from helpers.tensors import leaf, normal
 
 import instnorm
 from instnorm import Tensor, nn
 from instnorm import functional as F
+
+pytestmark = pytest.mark.torch
 
 C = 3
 SPATIAL = {1: (7,), 2: (3, 4), 3: (2, 3, 2)}

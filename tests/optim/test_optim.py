@@ -7,10 +7,12 @@ import re
 
 import numpy as np
 import pytest
-import torch
-from beside_torch import normal
+from helpers.beside_torch import torch
+from helpers.tensors import normal
 
 from instnorm import Tensor, nn, optim
+
+pytestmark = pytest.mark.torch
 
 SHAPES = [(4, 3), (5,), (), (2, 3, 2, 2)]
 

@@ -4,15 +4,15 @@ import hashlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT, TESTS
 
 import instnorm
 from instnorm import _core, simd
 
-KERNEL_TESTS = Path(__file__).with_name("test_kernels.py")
+KERNEL_TESTS = TESTS / "kernels" / "test_kernels.py"
 
 
 @pytest.mark.parametrize("level", [name for name in simd.available() if name != simd.level])
@@ -23,7 +23,7 @@ def test_the_tests_of_the_kernels_pass_at_every_level(level):
         capture_output=True,
         text=True,
         check=False,
-        cwd=KERNEL_TESTS.parents[1],
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout
 
