@@ -1,4 +1,4 @@
-"""What all tests share: asserts that explain themselves, and the number of threads restored."""
+"""What all tests share: asserts that explain themselves, skips, what is restored after a test."""
 
 from importlib.util import find_spec
 
@@ -17,6 +17,18 @@ def pytest_runtest_setup(item):
     for framework in ("torch", "mindspore"):
         if item.get_closest_marker(framework) and not find_spec(framework):
             pytest.skip(f"needs {framework}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def inductor_cache(tmp_path_factory):
+    """Keep what torch.compile caches to this run.
+
+    By default all checkouts of a user share one cache, and one would be handed what another
+    compiled for the same graph, under other names of our modules.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("inductor")))
+        yield
 
 
 @pytest.fixture

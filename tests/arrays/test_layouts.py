@@ -6,7 +6,7 @@ import os
 import ml_dtypes
 import numpy as np
 import pytest
-from helpers import reference, run_python
+from helpers import looped, reference, run_python
 from helpers.layouts import (
     DENSE,
     LAYOUTS,
@@ -31,7 +31,7 @@ FULL = [FLOAT32, FLOAT64]
 RESOLUTION = {dtype: float(ml_dtypes.finfo(dtype).eps) for dtype in DTYPES}
 
 in_every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-in_every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+in_every_layout = looped("layout", LAYOUTS)
 in_both_layouts = pytest.mark.parametrize("layout", ["contiguous", "channels last"])
 
 # Where statistics are of one row or a few, of many rows of few or of many elements, and of
@@ -349,7 +349,7 @@ def test_larger_out(shape, out_layout, layout):
     assert_right(p, [y, *gradients])
 
 
-@pytest.mark.parametrize("layout", WRITEABLE)
+@looped("layout", WRITEABLE)
 @in_every_dtype
 @pytest.mark.parametrize("shape", SIZES[:2])
 def test_in_place(shape, dtype, layout):
@@ -430,7 +430,7 @@ def test_grad_input_that_overlaps_an_input(shape, operand, dtype, layout):
             assert same_bits(a, e)
 
 
-@pytest.mark.parametrize("out_layout", DENSE)
+@looped("out_layout", DENSE)
 @pytest.mark.parametrize("x_layout", DENSE)
 @in_every_dtype
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 17, 10, 11)])
@@ -717,7 +717,7 @@ def test_tensors_keep_layout_and_dtype(shape, dtype, layout):
     assert weight.grad.dtype == bias.grad.dtype == FLOAT32
 
 
-@pytest.mark.parametrize("layout", DENSE)
+@looped("layout", DENSE)
 @in_every_dtype
 @pytest.mark.parametrize("batched", [True, False], ids=["batched", "unbatched"])
 @pytest.mark.parametrize("shape", [(1, 3, 7), (1, 3, 4, 5), (1, 3, 2, 3, 4)])
@@ -806,7 +806,11 @@ STREAMED = [
 
 
 @pytest.mark.usefixtures("restore_threads")
-@in_every_dtype
+@pytest.mark.parametrize(
+    "dtype",
+    [FLOAT32, FLOAT16, *(pytest.param(d, marks=pytest.mark.slow) for d in (FLOAT64, BFLOAT16))],
+    ids=str,
+)
 @pytest.mark.parametrize(("shape", "layout"), STREAMED)
 def test_writing_past_the_caches_changes_no_bit(shape, layout, dtype):
     instnorm.set_num_threads(2)

@@ -951,7 +951,6 @@ def test_a_wide_graph():
 
 @pytest.fixture
 def no_collector():
-    gc.collect()
     gc.disable()
     yield
     gc.enable()

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import pickle
 import threading
 import warnings
@@ -441,9 +442,17 @@ class Recorded:
         return graph_module
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-@pytest.mark.parametrize("track", [False, True])
-@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize(
+    ("backend", "track", "affine"),
+    [
+        *itertools.product(["aot_eager"], [False, True], [False, True]),
+        ("inductor", True, True),
+        # C++ compilers take their time.
+        pytest.param("inductor", False, False, marks=pytest.mark.slow),
+        pytest.param("inductor", False, True, marks=pytest.mark.slow),
+        pytest.param("inductor", True, False, marks=pytest.mark.slow),
+    ],
+)
 def test_compile(backend, track, affine):
     torch.compiler.reset()
     torch.manual_seed(0)

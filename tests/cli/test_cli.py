@@ -1,5 +1,7 @@
 """The command line: what it writes, that it can go on, and that bad input ends in one line."""
 
+import contextlib
+import io
 import re
 import signal
 import subprocess
@@ -34,6 +36,15 @@ def one_epoch(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def again(tmp_path_factory):
+    """The same once more, and what it prints."""
+    folder = tmp_path_factory.mktemp("again")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert train(folder, "--epochs", 1) == 0
+    return folder, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
 def two_epochs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     assert train(folder, "--epochs", 2) == 0
@@ -48,9 +59,8 @@ def test_results_are_written_whole(one_epoch):
         assert data.endswith(b"IEND\xaeB`\x82")
 
 
-def test_the_table_tells_accuracy_and_movement(tmp_path, capsys):
-    assert train(tmp_path, "--epochs", 1) == 0
-    printed = capsys.readouterr().out
+def test_the_table_tells_accuracy_and_movement(again):
+    _, printed = again
     rows = {line[:22].strip(): re.findall(r"\d+\.\d", line) for line in printed.splitlines()}
     assert 0 < float(rows["accuracy, plain"][0]) <= 100
     assert float(rows["accuracy, shifted"][0]) > float(rows["accuracy, shifted"][1])
@@ -65,10 +75,10 @@ def test_the_saved_weights_are_the_nets(one_epoch):
     assert any((with_norm[name] != 1).any() for name in set(with_norm) - set(without))
 
 
-def test_the_same_seed_gives_the_same_bytes(one_epoch, tmp_path):
-    assert train(tmp_path, "--epochs", 1) == 0
+def test_the_same_seed_gives_the_same_bytes(one_epoch, again):
+    folder, _ = again
     for name in RESULTS:
-        assert (tmp_path / name).read_bytes() == (one_epoch / name).read_bytes(), name
+        assert (folder / name).read_bytes() == (one_epoch / name).read_bytes(), name
 
 
 def test_another_seed_gives_other_weights(one_epoch, tmp_path):

@@ -125,7 +125,14 @@ def test_fifty_steps_give_torchs_losses(options, seed):
         np.testing.assert_allclose(value, theirs.state_dict()[name], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels last", "every other, backwards"])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "contiguous",
+        "channels last",
+        pytest.param("every other, backwards", marks=pytest.mark.slow),
+    ],
+)
 def test_fifty_steps_of_the_wide_net_give_torchs_losses_in_float64(layout):
     ours, theirs = pair(WIDE, np.float64)
     losses, expected = train(ours, theirs, batches(64, np.float64), layout, lr=0.05, momentum=0.9)

@@ -5,6 +5,8 @@
 are compared. `composition` (imports MindSpore) and `ddp_worker` (a process of its own).
 """
 
+import functools
+import inspect
 import os
 import subprocess
 import sys
@@ -26,3 +28,27 @@ def run_python(code, **environment):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def looped(name, values):
+    """As `pytest.mark.parametrize`, in one test: where cases are so many that pytest takes longest.
+
+    A failure tells the case on its last line.
+    """
+
+    def decorate(test):
+        @functools.wraps(test)
+        def every(**others):
+            for value in values:
+                try:
+                    test(**{name: value}, **others)
+                except Exception as error:
+                    error.args = (f"{error}\nwhere {name} is {value!r}",)
+                    raise
+
+        signature = inspect.signature(test)
+        rest = [p for p in signature.parameters.values() if p.name != name]
+        every.__signature__ = signature.replace(parameters=rest)
+        return every
+
+    return decorate
