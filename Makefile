@@ -9,18 +9,21 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 CYTHON := $(shell find instnorm -name '*.pyx' -o -name '*.pxi')
 SOURCES := setup.py pyproject.toml $(CYTHON) $(shell find instnorm -name '*.h' -o -name '*.hpp')
 
-.PHONY: demo test test-mindspore lint build bench bench-compare peers models clean
+.PHONY: demo test test-slow test-mindspore lint build bench bench-compare peers models clean
 
 demo: $(VENV)/demo        ## Train on real digits, with and without instance norm; results in demo/
 	$(BIN)/instnorm train --out demo
 
 test: $(VENV)/test        ## Run the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/test   ## Run what the test suite leaves out for the sake of time
+	$(BIN)/python -m pytest -m slow
 
 test-mindspore: $(MINDSPORE)/test  ## Compare with the real MindSpore, in an environment of its own
-	$(MINDSPORE)/bin/python -m pytest tests/test_mindspore_side_by_side.py \
-		tests/test_convert_mindspore.py tests/test_bridge_mindspore.py
-	$(MINDSPORE)/bin/python -m pytest tests/test_differences.py -k mindspore_does
+	$(MINDSPORE)/bin/python -m pytest -m mindspore tests/nn/test_mindspore_side_by_side.py \
+		tests/migrate/test_convert_mindspore.py tests/migrate/test_differences.py \
+		tests/bridge/test_bridge_mindspore.py
 
 lint: $(VENV)/lint        ## Check style and types
 	$(BIN)/ruff check .

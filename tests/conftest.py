@@ -1,17 +1,22 @@
-"""What all tests share: the path of `reference`, a cache for PyTorch, the threads restored."""
+"""What all tests share: asserts that explain themselves, skips, what is restored after a test."""
 
-import sys
-from pathlib import Path
+from importlib.util import find_spec
 
 import pytest
 
 import instnorm
 
-# pytest's importlib mode leaves the path alone, and the tests import `reference`.
-sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("helpers")
 
-# Doctests are looked for in every module, and this one imports MindSpore, which CI has not.
-collect_ignore = ["composition.py"]
+# They have no doctests, which pytest would import them for, and one of them imports MindSpore.
+collect_ignore = ["helpers"]
+
+
+def pytest_runtest_setup(item):
+    """Skip a test that is marked as needing a framework which is not installed."""
+    for framework in ("torch", "mindspore"):
+        if item.get_closest_marker(framework) and not find_spec(framework):
+            pytest.skip(f"needs {framework}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,653 @@
+"""Every operation and method of Tensor: values and gradients against torch and differences."""
+
+import copy
+import pickle
+import re
+
+import ml_dtypes
+import numpy as np
+import pytest
+from helpers.beside_torch import torch
+from helpers.tensors import normal
+
+import instnorm
+from instnorm import Tensor, no_grad, tensor
+from instnorm import _primitives as ops
+from instnorm.testing import gradcheck, gradgradcheck
+
+pytestmark = pytest.mark.torch
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def positive(*shape, seed=0):
+    return np.exp(normal(*shape, seed=seed)) + 0.1
+
+
+def away_from_zero(*shape, seed=0):
+    x = normal(*shape, seed=seed)
+    return x + np.copysign(0.2, x)
+
+
+def mask_for(t, mask):
+    """A mask in the form that the library of `t` takes."""
+    return torch.tensor(mask) if isinstance(t, torch.Tensor) else mask
+
+
+MASK = np.array([[True, False, True], [False, True, False]])
+
+# name: function of Tensors of either library, arrays
+OPERATIONS = {
+    "add": (lambda a, b: a + b, [normal(2, 3), normal(2, 3, seed=1)]),
+    "add broadcast": (lambda a, b: a + b, [normal(2, 1), normal(3)]),
+    "add number": (lambda a: a + 2.5, [normal(2, 3)]),
+    "number add": (lambda a: 2.5 + a, [normal(2, 3)]),
+    "add to a scalar": (lambda a, b: a + b, [normal(), normal(2, 3)]),
+    "sub": (lambda a, b: a - b, [normal(2, 3), normal(2, 3, seed=1)]),
+    "sub broadcast": (lambda a, b: a - b, [normal(3), normal(4, 1, 3)]),
+    "number sub": (lambda a: 2 - a, [normal(2, 3)]),
+    "mul": (lambda a, b: a * b, [normal(2, 3), normal(2, 3, seed=1)]),
+    "mul broadcast": (lambda a, b: a * b, [normal(1, 3), normal(2, 1, 1)]),
+    "mul of the same": (lambda a: a * a, [normal(2, 3)]),
+    "number mul": (lambda a: -3 * a * True, [normal(2, 3)]),
+    "div": (lambda a, b: a / b, [normal(2, 3), away_from_zero(2, 3)]),
+    "div broadcast": (lambda a, b: a / b, [normal(3), away_from_zero(2, 1)]),
+    "div by number": (lambda a: a / 4, [normal(2, 3)]),
+    "number div": (lambda a: 4 / a, [away_from_zero(2, 3)]),
+    "neg": (lambda a: -a, [normal(2, 3)]),
+    "pow": (lambda a, b: a**b, [positive(2, 3), normal(2, 3, seed=1)]),
+    "pow broadcast": (lambda a, b: a**b, [positive(3), normal(2, 1, seed=1)]),
+    "square": (lambda a: a**2, [normal(2, 3)]),
+    "cube": (lambda a: a**3.0, [normal(2, 3)]),
+    "power 1": (lambda a: a**1, [normal(2, 3)]),
+    "power 0": (lambda a: a**0, [normal(2, 3)]),
+    "power -1.5": (lambda a: a**-1.5, [positive(2, 3)]),
+    "number pow": (lambda a: 2.0**a, [normal(2, 3)]),
+    "matmul": (lambda a, b: a @ b, [normal(2, 3), normal(3, 4)]),
+    "matmul vector": (lambda a, b: a @ b, [normal(2, 3), normal(3)]),
+    "vector matmul": (lambda a, b: a @ b, [normal(3), normal(3, 4)]),
+    "inner product": (lambda a, b: a @ b, [normal(3), normal(3, seed=1)]),
+    "matmul batch": (lambda a, b: a @ b, [normal(2, 1, 2, 3), normal(4, 3, 2)]),
+    "matmul batch vector": (lambda a, b: a @ b, [normal(2, 2, 3), normal(3)]),
+    "vector matmul batch": (lambda a, b: a @ b, [normal(3), normal(2, 4, 3, 2)]),
+    "matmul of the same": (lambda a: a @ a.T, [normal(2, 3)]),
+    "exp": (lambda a: a.exp(), [normal(2, 3)]),
+    "log": (lambda a: a.log(), [positive(2, 3)]),
+    "sqrt": (lambda a: a.sqrt(), [positive(2, 3)]),
+    "abs": (lambda a: a.abs(), [away_from_zero(2, 3)]),
+    "builtin abs": (abs, [away_from_zero(2, 3)]),
+    "tanh": (lambda a: a.tanh(), [normal(2, 3)]),
+    "softmax": (lambda a: a.softmax(1), [normal(2, 3)]),
+    "softmax 0": (lambda a: a.softmax(dim=0), [normal(2, 3)]),
+    "softmax of the last axis": (lambda a: a.softmax(-1), [normal(2, 3, 4)]),
+    "softmax of a scalar": (lambda a: a.softmax(0), [normal()]),
+    "log_softmax": (lambda a: a.log_softmax(-1), [normal(2, 3)]),
+    "sigmoid": (lambda a: a.sigmoid(), [normal(2, 3) * 4]),
+    "sum": (lambda a: a.sum(), [normal(2, 3, 4)]),
+    "sum 1": (lambda a: a.sum(1), [normal(2, 3, 4)]),
+    "sum -1 keepdim": (lambda a: a.sum(-1, keepdim=True), [normal(2, 3, 4)]),
+    "sum two": (lambda a: a.sum((0, -1)), [normal(2, 3, 4)]),
+    "sum two keepdim": (lambda a: a.sum(dim=(2, 0), keepdim=True), [normal(2, 3, 4)]),
+    "sum of a scalar": (lambda a: a.sum(), [normal()]),
+    "mean": (lambda a: a.mean(), [normal(2, 3, 4)]),
+    "mean 1": (lambda a: a.mean(1), [normal(2, 3, 4)]),
+    "mean two keepdim": (lambda a: a.mean((1, 2), keepdim=True), [normal(2, 3, 4)]),
+    "max": (lambda a: a.max(), [normal(2, 3)]),
+    "max 0": (lambda a: a.max(dim=0).values, [normal(2, 3)]),
+    "max -1 keepdim": (lambda a: a.max(-1, keepdim=True).values, [normal(2, 3, 2)]),
+    "max unpacked": (lambda a: a.max(1)[0], [normal(2, 3)]),
+    "max of a scalar": (lambda a: a.max(), [normal()]),
+    "max 0 of a scalar": (lambda a: a.max(dim=0).values, [normal()]),
+    "amax": (lambda a: a.amax((0, 2)), [normal(2, 3, 4)]),
+    "amax keepdim": (lambda a: a.amax(1, keepdim=True), [normal(2, 3, 4)]),
+    "reshape": (lambda a: a.reshape(3, 4), [normal(2, 6)]),
+    "reshape tuple": (lambda a: a.reshape((4, -1)), [normal(2, 6)]),
+    "reshape to scalar": (lambda a: a.reshape(()), [normal(1, 1)]),
+    "reshape of a transposed": (lambda a: a.T.reshape(-1), [normal(2, 3)]),
+    "flatten": (lambda a: a.flatten(), [normal(2, 3, 4)]),
+    "flatten 1": (lambda a: a.flatten(1), [normal(2, 3, 4)]),
+    "flatten 0 -2": (lambda a: a.flatten(0, -2), [normal(2, 3, 4)]),
+    "flatten a scalar": (lambda a: a.flatten(), [normal()]),
+    "transpose": (lambda a: a.transpose(0, 2), [normal(2, 3, 4)]),
+    "transpose -1 -2": (lambda a: a.transpose(-1, -2), [normal(2, 3, 4)]),
+    "transpose same": (lambda a: a.transpose(1, 1), [normal(2, 3)]),
+    "transpose a scalar": (lambda a: a.transpose(0, -1), [normal()]),
+    "permute": (lambda a: a.permute(2, 0, 1), [normal(2, 3, 4)]),
+    "permute tuple": (lambda a: a.permute((1, -1, 0)), [normal(2, 3, 4)]),
+    "T": (lambda a: a.T, [normal(2, 3)]),
+    "broadcast_to": (lambda a: a.broadcast_to((2, 4, 3)), [normal(4, 1)]),
+    "where": (lambda a, b: a.where(mask_for(a, MASK), b), [normal(2, 3), normal(2, 3, seed=1)]),
+    "where broadcast": (
+        lambda a, b: a.where(mask_for(a, MASK), b),
+        [normal(3), normal(2, 1)],
+    ),
+    "where number": (lambda a: a.where(mask_for(a, MASK), 7.0), [normal(2, 3)]),
+    "index integer": (lambda a: a[1], [normal(3, 4)]),
+    "index last": (lambda a: a[..., -1], [normal(3, 4)]),
+    "index element": (lambda a: a[1, 2], [normal(3, 4)]),
+    "index slices": (lambda a: a[1:, ::2], [normal(3, 4)]),
+    "index None": (lambda a: a[:, None, 1], [normal(3, 4)]),
+    "index list": (lambda a: a[[2, 0, 2]], [normal(3, 4)]),
+    "index lists": (lambda a: a[[2, 0, 2], [1, 1, 1]], [normal(3, 4)]),
+    "index list and slice": (lambda a: a[1:, [3, 3, 0]], [normal(3, 4)]),
+    "index mask": (lambda a: a[mask_for(a, MASK)], [normal(2, 3)]),
+    "index nothing": (lambda a: a[0:0], [normal(3, 4)]),
+    "iterate": (lambda a: [row * row for row in a][1], [normal(3, 4)]),
+    "clone": (lambda a: a.clone(), [normal(2, 3)]),
+    "composed": (
+        lambda a, b: ((a @ b).tanh() / (1 + (a * a).sum())).exp().mean(0),
+        [normal(2, 3), normal(3, 2)],
+    ),
+}
+# What torch has no equal of, or has under another name.
+OURS = {
+    "backwards": (lambda a: a[::-1, ::-2], [normal(3, 4)]),
+    "T of three axes": (lambda a: a.T, [normal(2, 3, 4)]),
+    "broadcast_to sizes": (lambda a: a.broadcast_to(2, 4, 3), [normal(4, 1)]),
+    "index tensor": (lambda a: a[tensor([1, 1, 0]), ::2], [normal(3, 4)]),
+    "array add": (lambda a: np.ones((2, 1)) + a, [normal(3)]),
+    "array mul": (lambda a: np.arange(3.0) * a * np.arange(2.0)[:, None], [normal(3)]),
+    "array matmul": (lambda a: np.ones((2, 3)) @ a @ np.ones(4), [normal(3, 4)]),
+    "array div": (lambda a: np.ones((2, 1)) / a, [away_from_zero(3)]),
+    "array pow": (lambda a: np.full((2, 1), 1.5) ** a, [normal(3)]),
+    "to": (lambda a: (a.to(np.float64) * 2).double(), [normal(3)]),
+    "leaky relu": (lambda a: ops.LeakyReLU.apply(a, 0.1), [away_from_zero(2, 3)]),
+    "relu": (lambda a: ops.LeakyReLU.apply(a, 0), [away_from_zero(2, 3)]),
+    "log softmax": (lambda a: ops.LogSoftmax.apply(a, (1,)), [normal(2, 3)]),
+    "log softmax 0": (lambda a: ops.LogSoftmax.apply(a, (0,)), [normal(2, 3)]),
+}
+
+
+def our_leaves(arrays):
+    return [Tensor(np.array(a), requires_grad=True) for a in arrays]
+
+
+@pytest.mark.parametrize("name", [*OPERATIONS, *OURS])
+def test_gradients_are_the_central_differences(name):
+    func, arrays = {**OPERATIONS, **OURS}[name]
+    assert gradcheck(func, our_leaves(arrays), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*OPERATIONS, *OURS])
+def test_second_derivatives_are_the_central_differences(name):
+    func, arrays = {**OPERATIONS, **OURS}[name]
+    assert gradgradcheck(func, our_leaves(arrays), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_values_and_gradients_are_those_of_torch(name, dtype):
+    func, arrays = OPERATIONS[name]
+    arrays = [np.asarray(a, dtype) for a in arrays]
+    ours, theirs = our_leaves(arrays), [torch.tensor(a, requires_grad=True) for a in arrays]
+    y, expected = func(*ours), func(*theirs)
+    assert y.shape == tuple(expected.shape)
+    assert y.dtype == dtype
+    assert y.requires_grad
+    tolerance = {"rtol": 40 * np.finfo(dtype).eps, "atol": 20 * np.finfo(dtype).eps}
+    np.testing.assert_allclose(y.data, expected.detach(), **tolerance)
+    cotangent = normal(*y.shape, seed=7).astype(dtype)
+    y.backward(cotangent)
+    expected.backward(torch.tensor(cotangent))
+    for a, t in zip(ours, theirs, strict=True):
+        assert a.grad.dtype == dtype
+        np.testing.assert_allclose(a.grad.data, t.grad, **tolerance)
+
+
+@pytest.mark.parametrize("name", [*OPERATIONS, *OURS])
+def test_inputs_that_need_no_gradient_get_none(name):
+    func, arrays = {**OPERATIONS, **OURS}[name]
+    assert not func(*[Tensor(a) for a in arrays]).requires_grad
+    if len(arrays) == 1:
+        return
+    for chosen in range(2):
+        leaves = [Tensor(np.array(a), requires_grad=i == chosen) for i, a in enumerate(arrays)]
+        everything = our_leaves(arrays)
+        for operands in (leaves, everything):
+            y = func(*operands)
+            y.backward(normal(*y.shape, seed=7))
+        assert leaves[1 - chosen].grad is None
+        assert (leaves[chosen].grad.data == everything[chosen].grad.data).all()
+
+
+# --- at the edges of the domain -----------------------------------------------
+
+INF, NAN = np.inf, np.nan
+EDGES = {
+    "sqrt": (lambda a: a.sqrt(), [[0.0, 4.0, -1.0, INF, NAN, -0.0]]),
+    "log": (lambda a: a.log(), [[0.0, 1.0, -1.0, INF, NAN]]),
+    "exp": (lambda a: a.exp(), [[-1000.0, 1000.0, INF, -INF, NAN]]),
+    "abs": (lambda a: a.abs(), [[0.0, -0.0, INF, -INF]]),
+    "tanh": (lambda a: a.tanh(), [[1000.0, -1000.0, INF, -INF, NAN, 1e-9]]),
+    "sigmoid": (lambda a: a.sigmoid(), [[-20.0, 20.0, -700.0, 1000.0, -1000.0, INF, -INF, NAN]]),
+    "softmax": (lambda a: a.softmax(1), [[[1000.0, 0.0, -1000.0], [-INF, 0.0, 0.0]]]),
+    "softmax nan": (lambda a: a.softmax(1), [[[1.0, NAN, 0.0], [INF, 0.0, 0.0]]]),
+    "div": (lambda a, b: a / b, [[1.0, -1.0, 0.0, 1.0, NAN], [0.0, 0.0, 0.0, INF, 1.0]]),
+    "div far": (lambda a, b: a / b, [[1e200, 1e-200], [1e180, 1e-180]]),
+    "pow": (
+        lambda a, b: a**b,
+        [[0.0, 0.0, 0.0, 0.0, -2.0, -2.0, INF, 1.0], [0.0, 0.5, 1.0, 2.0, 3.0, 0.5, 0.5, INF]],
+    ),
+    "power 0": (lambda a: a**0, [[0.0, 1.0, NAN]]),
+    "power 1": (lambda a: a**1, [[0.0, -1.0, INF]]),
+    "square": (lambda a: a**2, [[0.0, -1.0, 1e-200]]),
+    "power 0.5": (lambda a: a**0.5, [[0.0, 4.0, -1.0]]),
+    "max tie": (lambda a: a.max(), [[1.0, 3.0, 3.0, 2.0, 3.0]]),
+    "max nan": (lambda a: a.max(), [[1.0, NAN, 3.0]]),
+    "max inf": (lambda a: a.max(), [[1.0, INF, INF, -INF]]),
+    "amax tie": (lambda a: a.amax(1), [[[1.0, 1.0], [0.0, 2.0]]]),
+    "max dim tie": (lambda a: a.max(dim=1).values, [[[1.0, 1.0], [0.0, 2.0]]]),
+    "max dim nan": (lambda a: a.max(dim=0).values, [[1.0, NAN, NAN, 2.0]]),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_edges_are_those_of_torch_and_warn_of_nothing(name):
+    func, arrays = EDGES[name]
+    ours = our_leaves(arrays)
+    theirs = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in arrays]
+    y, expected = func(*ours), func(*theirs)
+    np.testing.assert_allclose(y.data, expected.detach(), rtol=1e-13, atol=1e-320)
+    cotangent = positive(*y.shape)
+    y.backward(cotangent)
+    expected.backward(torch.tensor(cotangent))
+    for a, t in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a.grad.data, t.grad, rtol=1e-13, atol=1e-320)
+
+
+def test_leaky_relu_and_log_softmax_at_the_edges():
+    x = [0.0, -0.0, INF, -INF, NAN, -2.0]
+    for slope in (0.0, 0.1, -0.5):
+        (a,), t = our_leaves([x]), torch.tensor(x, dtype=torch.float64, requires_grad=True)
+        y, expected = ops.LeakyReLU.apply(a, slope), torch.nn.functional.leaky_relu(t, slope)
+        y.backward(np.arange(6.0))
+        expected.backward(torch.arange(6.0, dtype=torch.float64))
+        if slope:
+            np.testing.assert_array_equal(y.data, expected.detach())
+        np.testing.assert_array_equal(a.grad.data, t.grad)
+    y = ops.LogSoftmax.apply(Tensor([[1000.0, 0.0, -1000.0], [-INF, 0.0, 0.0]]), 1)
+    np.testing.assert_allclose(y.data, [[0, -1000, -2000], [-INF, -np.log(2), -np.log(2)]], 1e-6)
+
+
+def test_argmax_and_indices():
+    x = normal(3, 4, 5)
+    a, t = Tensor(x), torch.tensor(x)
+    assert a.argmax().item() == t.argmax().item()
+    for dim in range(-3, 3):
+        for keepdim in (False, True):
+            expected = t.argmax(dim, keepdim).tolist()
+            assert a.argmax(dim, keepdim).tolist() == expected
+            assert a.max(dim, keepdim).indices.tolist() == expected
+    indices = Tensor(x, requires_grad=True).max(0).indices
+    assert indices.dtype == np.int64
+    assert not indices.requires_grad
+
+
+# --- half precision -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(np.float16), BFLOAT16], ids=str)
+def test_sums_of_half_precision_are_taken_in_float32(dtype):
+    x = Tensor(np.ones((3000, 2), dtype), requires_grad=True)
+    expected = torch.ones(3000, 2, dtype=getattr(torch, dtype.name))
+    for reduce in (lambda t: t.sum(), lambda t: t.sum(0), lambda t: t.mean(), lambda t: t.mean(0)):
+        y = reduce(x)
+        assert y.dtype == dtype
+        assert y.tolist() == reduce(expected).tolist()
+    wide = Tensor(np.ones((2, 3000), dtype)) * Tensor(np.ones((2, 1), dtype), requires_grad=True)
+    wide.sum().backward()
+    scale = Tensor(np.ones((2, 1), dtype), requires_grad=True)
+    (Tensor(np.ones((2, 3000), dtype)) * scale).sum().backward()
+    assert scale.grad.tolist() == expected.sum(0).reshape(2, 1).tolist()
+
+
+def test_the_mean_of_many_float16_is_finite():
+    x = Tensor(np.full(70_000, 3, np.float16), requires_grad=True)
+    assert x.mean().item() == 3
+    assert Tensor(np.full(70_000, 3, np.float16)).sum().item() == INF
+    x.mean().backward()
+    assert x.grad.dtype == np.float16
+    np.testing.assert_allclose(x.grad.data.astype(float), 1 / 70_000, rtol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(np.float16), BFLOAT16], ids=str)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_half_precision_stays_half_precision(name, dtype):
+    func, arrays = OPERATIONS[name]
+    leaves = our_leaves([np.asarray(a).astype(dtype) for a in arrays])
+    y = func(*leaves)
+    assert y.dtype == dtype
+    y.backward(np.ones(y.shape, dtype))
+    expected = func(*our_leaves([a.data.astype(float) for a in leaves]))
+    scale = np.abs(expected.data).max(initial=1)
+    error = np.abs(y.data.astype(float) - expected.data).max(initial=0)
+    assert error <= 8 * float(ml_dtypes.finfo(dtype).eps) * scale
+    assert all(a.grad.dtype == dtype for a in leaves)
+
+
+# --- dtypes -------------------------------------------------------------------
+
+ALL_DTYPES = [np.bool_, np.uint8, np.int64, np.float16, np.float32, np.float64]
+
+
+@pytest.mark.parametrize("a", ALL_DTYPES)
+@pytest.mark.parametrize("b", ALL_DTYPES)
+def test_two_tensors_promote_as_numpy_does(a, b):
+    x, y = Tensor(np.ones(2, a)), Tensor(np.ones((2, 1), b))
+    for func in (lambda x, y: x + y, lambda x, y: x * y, lambda x, y: x / y):
+        expected = func(x.data, y.data)
+        assert func(x, y).dtype == expected.dtype
+        assert func(x, y.data).dtype == expected.dtype
+        assert func(x.data, y).dtype == expected.dtype
+        assert (func(x, y).data == expected).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, BFLOAT16, np.float32, np.float64], ids=str)
+@pytest.mark.parametrize("number", [2, 2.5, True, np.float64(2.5)])
+def test_a_number_takes_the_dtype_of_the_tensor(dtype, number):
+    x = Tensor(np.ones(2, dtype))
+    for y in (x + number, number + x, x - number, number - x, x * number, number * x, x / number):
+        assert y.dtype == dtype
+    for y in (number / x, x**number, number**x, x.where(np.array([True, False]), number)):
+        assert y.dtype == dtype
+
+
+def test_a_number_with_integers():
+    x = tensor([1, 2])
+    assert ((x + 1).dtype, (x + 1.5).dtype, (x / 2).dtype) == (np.int64, np.float64, np.float64)
+    assert (x + 1.5).tolist() == [2.5, 3.5]
+    assert (tensor([True]) + 1).tolist() == [2]
+
+
+def test_to():
+    x = Tensor(np.array([1.5, -2.5]), requires_grad=True)
+    assert x.to(np.float64) is x
+    assert x.float().dtype == np.float32
+    assert x.float().double().dtype == np.float64
+    whole = x.to(np.int64)
+    assert whole.tolist() == [1, -2]
+    assert not whole.requires_grad
+    (x.float() * 3).to("float16").sum().backward()
+    assert x.grad.dtype == np.float64
+    assert x.grad.tolist() == [3, 3]
+
+
+# --- making one ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "dtype"),
+    [
+        (1.5, np.float32),
+        ([1.5, 2], np.float32),
+        ([[1.0], [2.0]], np.float32),
+        ((), np.float32),
+        (1, np.int64),
+        ([1, 2], np.int64),
+        ([True, False], np.bool_),
+        ([1.5, np.float64(2)], np.float64),
+        (np.float64(2), np.float64),
+        ([np.float32(1), np.float32(2)], np.float32),
+        (np.ones(2), np.float64),
+        (np.ones(2, np.float16), np.float16),
+        (np.ones(2, BFLOAT16), BFLOAT16),
+        ([np.ones(2), np.ones(2)], np.float64),
+        ([tensor([1.0]), tensor([2.0])], np.float32),
+    ],
+)
+@pytest.mark.parametrize("make", [Tensor, tensor])
+def test_dtype_of_data(make, data, dtype):
+    t = make(data)
+    assert t.dtype == dtype
+    np.testing.assert_array_equal(t.data.astype(float), np.asarray(data, float))
+
+
+def test_tensor_with_a_dtype():
+    assert tensor([0.1, 0.2], np.float64).tolist() == [0.1, 0.2]
+    assert tensor([1, 2], np.float64).dtype == np.float64
+    assert tensor([1.7], np.int64).tolist() == [1]
+    assert tensor(np.ones(2), BFLOAT16).dtype == BFLOAT16
+    assert tensor(tensor([1.0]), np.float16).dtype == np.float16
+
+
+def test_what_shares_memory():
+    array = np.zeros(3)
+    shared, copied = Tensor(array), tensor(array)
+    array[0] = 5
+    assert shared.tolist() == [5, 0, 0]
+    assert copied.tolist() == [0, 0, 0]
+    assert shared.data is array
+    assert shared.numpy() is array
+    again = Tensor(shared)
+    again[1] = 6.0
+    assert shared.tolist() == [5, 6, 0]
+    assert tensor(shared).data is not array
+    assert shared.clone().data is not array
+    assert np.asarray(shared) is array
+    assert np.array(shared) is not array
+    assert np.asarray(shared, np.float32).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        ("abc", TypeError),
+        ([1j], TypeError),
+        (None, TypeError),
+        ([None], TypeError),
+        (np.zeros(2, "M8[s]"), TypeError),
+        (np.zeros(2, [("a", "f")]), TypeError),
+        ([[1.0], [1.0, 2.0]], ValueError),
+    ],
+)
+def test_what_is_no_tensor(data, error):
+    for make in (Tensor, tensor):
+        with pytest.raises(error):
+            make(data)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.bool_])
+def test_integers_have_no_gradient(dtype):
+    for make in (Tensor, tensor):
+        with pytest.raises(RuntimeError, match="only Tensors of floating point dtype"):
+            make(np.ones(2, dtype), requires_grad=True)
+
+
+def test_a_tensor_of_a_result_is_a_leaf():
+    x = Tensor([1.0], requires_grad=True)
+    for leaf in (Tensor(x * 2), (x * 2).detach(), tensor(x * 2)):
+        assert leaf.is_leaf
+        assert not leaf.requires_grad
+
+
+# --- looking at one -----------------------------------------------------------
+
+
+def test_attributes():
+    t = Tensor(np.zeros((2, 3, 4), np.float32))
+    assert (t.shape, t.ndim, t.numel(), len(t), t.dtype) == ((2, 3, 4), 3, 24, 2, np.float32)
+    assert (t.is_leaf, t.requires_grad, t.grad, t.grad_fn) == (True, False, None, None)
+    assert t.requires_grad_() is t
+    assert t.requires_grad
+    assert hash(t) == hash(t)
+    assert t.zeros_like().shape == t.shape
+
+
+def test_single_numbers():
+    assert tensor([[2.5]]).item() == 2.5
+    assert float(tensor(2.5)) == 2.5
+    assert int(tensor([7])) == 7
+    assert bool(tensor(0.0)) is False
+    assert isinstance(tensor(2.5).item(), float)
+    for convert in (bool, float, int):
+        with pytest.raises(RuntimeError, match=r"one element, got shape \(2,\)"):
+            convert(tensor([1, 2]))
+    with pytest.raises(TypeError, match="without axes"):
+        len(tensor(1.0))
+    with pytest.raises(TypeError, match="without axes"):
+        list(tensor(1.0))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: tensor([1.0, 2.5]), "tensor([1. , 2.5])"),
+        (lambda: tensor(3), "tensor(3)"),
+        (lambda: tensor([True]), "tensor([ True])"),
+        (lambda: tensor([1.0], np.float64), "tensor([1.], dtype=float64)"),
+        (lambda: tensor([1.0], requires_grad=True), "tensor([1.], requires_grad=True)"),
+        (lambda: tensor([1.0], requires_grad=True).log(), "tensor([0.], grad_fn=<Log>)"),
+        (lambda: tensor([[1, 2], [3, 4]]), "tensor([[1, 2],\n        [3, 4]])"),
+        (lambda: tensor([]), "tensor([])"),
+    ],
+)
+def test_repr(make, text):
+    assert repr(make()) == text
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))])
+def test_copies(way):
+    t = Tensor(np.ones(2), requires_grad=True)
+    (t * 3).sum().backward()
+    other = way(t)
+    assert (other.tolist(), other.requires_grad, other.grad.tolist()) == ([1, 1], True, [3, 3])
+    if way is not copy.copy:
+        other.data[0] = 9
+        other.grad.data[0] = 9
+        assert (t.tolist(), t.grad.tolist()) == ([1, 1], [3, 3])
+    with pytest.raises(RuntimeError, match="only leaves can be copied"):
+        way(t * 2)
+
+
+# --- comparisons --------------------------------------------------------------
+
+
+def test_comparisons():
+    x = np.array([1.0, 2.0, NAN])
+    a, b = Tensor(x, requires_grad=True), np.array([[2.0], [1.0]])
+    comparisons = ["__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"]
+    for name in comparisons:
+        for other in (2, 2.0, b, x):
+            result = getattr(a, name)(Tensor(other) if other is x else other)
+            assert result.dtype == np.bool_
+            assert not result.requires_grad
+            np.testing.assert_array_equal(result.data, getattr(x, name)(other))
+    assert (b < a).tolist() == (b < x).tolist()
+    assert (np.float32(2) > a).tolist() == [True, False, False]
+    assert (a == [1.0, 2.0, 3.0]).tolist() == [True, True, False]
+    assert (a == "text") is False
+    assert (a != None) is True  # noqa: E711
+    with pytest.raises(TypeError):
+        _ = a < "text"
+
+
+# --- in place -----------------------------------------------------------------
+
+
+def test_in_place_arithmetic():
+    t = tensor([1.0, 2.0])
+    same, memory = t, t.data
+    t += 1
+    t *= tensor([2.0, 3.0])
+    t -= np.array([1.0, 1.0])
+    t /= 2
+    assert t is same
+    assert t.data is memory
+    assert t.dtype == np.float32
+    assert t.tolist() == [1.5, 4]
+    t[0] = 9
+    t[tensor([1])] = tensor([8.0])
+    assert t.tolist() == [9, 8]
+    assert t.copy_([1.0, 2.0]) is t
+    assert t.tolist() == [1, 2]
+    assert t.zero_() is t
+    assert t.tolist() == [0, 0]
+    t += t.broadcast_to(2) + 1
+    assert t.tolist() == [1, 1]
+
+
+def test_in_place_on_a_view():
+    t = tensor([[1.0, 2.0], [3.0, 4.0]])
+    t[0] += 10
+    t.T[1].zero_()
+    t.reshape(4)[2:3] *= 2
+    t[0, 0].copy_(7)
+    assert t.tolist() == [[7, 0], [6, 0]]
+
+
+def test_in_place_on_a_parameter():
+    w = Tensor(np.ones(2), requires_grad=True)
+    with no_grad():
+        w -= 0.5
+        w[0] = 3
+    assert w.is_leaf
+    assert w.requires_grad
+    assert w.tolist() == [3, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda t: t.__iadd__(np.ones((2, 2))), ValueError, "broadcast"),
+        (lambda t: t.__setitem__(5, 1), IndexError, "out of bounds"),
+        (lambda t: tensor([1, 2]).__iadd__(1.5), TypeError, "float64 values into a int64"),
+        (lambda t: tensor([1, 2]).__itruediv__(2), TypeError, "float64 values into a int64"),
+        (lambda t: t.broadcast_to(3, 2).zero_(), ValueError, "read-only"),
+    ],
+)
+def test_what_in_place_refuses(change, error, message):
+    t = tensor([1.0, 2.0])
+    with pytest.raises(error, match=message):
+        change(t)
+    assert t.tolist() == [1, 2]
+
+
+# --- bad arguments ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda t: t.sum(2), IndexError, "dim 2 is out of range, expected from -2 to 1"),
+        (lambda t: t.sum(-3), IndexError, "dim -3 is out of range"),
+        (lambda t: t.mean((0, 0)), ValueError, r"dim \(0, 0\) names an axis twice"),
+        (lambda t: t.sum((0, -2)), ValueError, "names an axis twice"),
+        (lambda t: t.max(2), IndexError, "dim 2 is out of range"),
+        (lambda t: t.argmax(2), IndexError, "out of bounds"),
+        (lambda t: t[:0].max(), ValueError, r"max over no elements: .* shape \(0, 3\)"),
+        (lambda t: t[:0].max(0), ValueError, r"max over no elements"),
+        (lambda t: t.transpose(0, 2), IndexError, "dim 2 is out of range"),
+        (lambda t: tensor(1.0).transpose(0, 1), IndexError, "dim 1 is out of range"),
+        (lambda t: t.permute(0), ValueError, "dims has 1 axes, expected all 2"),
+        (lambda t: t.permute(0, 0), ValueError, "names an axis twice"),
+        (lambda t: t.permute(0, 2), IndexError, "dim 2 is out of range"),
+        (lambda t: t.reshape(4), ValueError, "cannot reshape"),
+        (lambda t: t.reshape(-1, -1), ValueError, "one unknown dimension"),
+        (lambda t: t.flatten(1, 0), ValueError, "start_dim 1 comes after end_dim 0"),
+        (lambda t: t.flatten(3), IndexError, "dim 3 is out of range"),
+        (lambda t: t.broadcast_to(2, 4), ValueError, "could not be broadcast"),
+        (lambda t: t + tensor([1.0, 2.0]), ValueError, "could not be broadcast"),
+        (lambda t: t @ t, ValueError, "mismatch"),
+        (lambda t: t @ 2.0, ValueError, r"at least 1 axis on both sides, got \(2, 3\) @ \(\)"),
+        (lambda t: t[2], IndexError, "out of bounds"),
+        (lambda t: t["a"], IndexError, "only integers"),
+        (lambda t: t + "a", TypeError, "a Tensor holds"),
+        (lambda t: t * 1j, TypeError, "a Tensor holds"),
+        (lambda t: np.exp(t), TypeError, "does not support ufuncs"),
+    ],
+)
+def test_what_is_refused(call, error, message):
+    t = Tensor(np.ones((2, 3)), requires_grad=True)
+    with pytest.raises(error, match=message):
+        call(t)
+
+
+def test_every_public_method_is_tested_here():
+    """A method that is added to Tensor has to show up in this file."""
+    methods = [n for n in vars(Tensor) if not n.startswith("_") and callable(getattr(Tensor, n))]
+    with open(__file__) as file:
+        text = file.read()
+    internal = {"view_of_memory", "new", "mark_changed"}
+    missing = [n for n in methods if n not in internal and not re.search(rf"\.{n}\b", text)]
+    assert not missing
+    assert instnorm.Tensor is Tensor

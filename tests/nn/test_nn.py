@@ -1,0 +1,703 @@
+"""Module and the layers that toy models are built of: as torch.nn's, in numbers and in names."""
+
+import copy
+import math
+import pickle
+import re
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from helpers.beside_torch import assert_close, assert_same, torch, torch_leaf, torch_tensor
+from helpers.tensors import leaf, normal
+
+import instnorm
+from instnorm import Tensor, nn, no_grad
+from instnorm.testing import gradcheck, gradgradcheck
+
+pytestmark = pytest.mark.torch
+
+LIBRARIES = {
+    instnorm: lambda *shape: Tensor(np.ones(shape, np.float32)),
+    torch: torch.ones,
+}
+
+
+def make(library, *shape):
+    return LIBRARIES[library](*shape)
+
+
+def network(library):
+    """The same network in either library: nested, with None, buffers and shared parts."""
+    nn = library.nn
+
+    class Block(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.register_buffer("mask", make(library, 2, 2))
+            self.norm = nn.InstanceNorm2d(channels, affine=True, track_running_stats=True)
+            self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+            self.gain = nn.Parameter(make(library, 1))
+            self.register_buffer("scratch", make(library, 3), persistent=False)
+            self.register_buffer("nothing", None)
+            self.register_parameter("offset", None)
+            self.act = nn.ReLU()
+
+        def forward(self, x):
+            return self.act(self.conv(self.norm(x)) * self.gain)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(1, 4, 3, padding=1)
+            self.block = Block(4)
+            self.body = nn.Sequential(self.block, nn.InstanceNorm2d(4), Block(4))
+            self.absent = None
+            self.tied = nn.Parameter(make(library, 2))
+            self.body.tied_too = self.tied
+            self.head = nn.Sequential(OrderedDict(flat=nn.Flatten(), fc=nn.Linear(64, 3)))
+            self.head.norm = self.block.norm
+
+        def forward(self, x):
+            return self.head.fc(self.head.flat(self.body(self.first(x))))
+
+        def extra_repr(self):
+            return "for digits"
+
+    return Net()
+
+
+@pytest.fixture
+def nets():
+    """Ours and torch's, with the same parameters."""
+    ours, theirs = network(instnorm), network(torch)
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+# --- what is inside -----------------------------------------------------------
+
+
+def names(pairs):
+    return [name for name, _ in pairs]
+
+
+def test_everything_has_torchs_names_in_torchs_order(nets):
+    ours, theirs = nets
+    for listing in ("named_parameters", "named_buffers", "named_modules", "named_children"):
+        found = list(getattr(ours, listing)())
+        assert names(found) == names(getattr(theirs, listing)())
+        plain = list(getattr(ours, listing.removeprefix("named_"))())
+        assert [id(x) for x in plain] == [id(x) for _, x in found]
+    for listing in ("named_parameters", "named_buffers"):
+        for options in ({"prefix": "net"}, {"recurse": False}, {"prefix": "net", "recurse": False}):
+            found = getattr(ours, listing)(**options)
+            assert names(found) == names(getattr(theirs, listing)(**options))
+    assert names(ours.named_modules(prefix="net")) == names(theirs.named_modules(prefix="net"))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+
+
+def test_shared_parts_are_listed_once_and_saved_under_every_name(nets):
+    ours, _ = nets
+    everything = [*ours.parameters(), *ours.buffers(), *ours.modules()]
+    assert len({id(x) for x in everything}) == len(everything)
+    state = ours.state_dict()
+    assert state["body.0.norm.weight"] is state["head.norm.weight"]
+    assert state["tied"] is state["body.tied_too"]
+
+
+def test_repr_is_torchs(nets):
+    ours, theirs = nets
+    assert repr(ours) == repr(theirs)
+    assert str(ours.head) == str(theirs.head)
+    assert repr(nn.Sequential()) == repr(torch.nn.Sequential())
+
+
+def test_the_same_layer_twice_is_one_child():
+    relu = nn.ReLU()
+    net = nn.Sequential(relu, nn.Linear(2, 2), relu)
+    torchs = torch.nn.ReLU()
+    theirs = torch.nn.Sequential(torchs, torch.nn.Linear(2, 2), torchs)
+    assert names(net.named_children()) == names(theirs.named_children()) == ["0", "1"]
+    assert [type(m).__name__ for m in net] == [type(m).__name__ for m in theirs]
+    assert len(net) == len(net[:]) == 3
+    calls = []
+    net.apply(lambda module: calls.append(type(module).__name__))
+    assert calls == ["ReLU", "Linear", "Sequential"]
+    linear = nn.Linear(2, 2)
+    assert list(nn.Sequential(linear, linear).state_dict()) == [
+        "0.weight",
+        "0.bias",
+        "1.weight",
+        "1.bias",
+    ]
+
+
+def test_outputs_gradients_and_buffers_are_torchs(nets):
+    ours, theirs = nets
+    for training in (True, False, True):
+        ours.train(training)
+        theirs.train(training)
+        ours.zero_grad()
+        theirs.zero_grad()
+        x = normal(2, 1, 4, 4).astype(np.float32)
+        a, t = leaf(x), torch_leaf(x)
+        used = [n for n, _ in theirs.named_parameters() if n != "tied"]
+        leaves = [a, *(dict(ours.named_parameters())[n] for n in used)]
+        assert_same(ours(a), theirs(t), leaves, [t, *(theirs.get_parameter(n) for n in used)], 100)
+        assert ours.tied.grad is None
+        for (name, buffer), expected in zip(ours.named_buffers(), theirs.buffers(), strict=True):
+            if name.endswith("tracked"):
+                assert buffer.item() == expected.item() == 0
+            else:
+                assert_close(buffer, expected, 100)
+
+
+def test_gradients_of_a_network_are_the_central_differences():
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect", dtype=np.float64),
+        nn.InstanceNorm2d(2, affine=True, dtype=np.float64),
+        nn.LeakyReLU(0.2),
+        nn.AvgPool2d(2),
+        nn.Upsample(scale_factor=2),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(32, 2, dtype=np.float64),
+        nn.Sigmoid(),
+    )
+    leaves = [leaf(normal(2, 1, 4, 4)), *net.parameters()]
+    assert gradcheck(lambda x, *_: net(x), leaves, atol=1e-7, rtol=1e-5)
+    assert gradgradcheck(lambda x, *_: net(x), leaves[:3], atol=1e-6, rtol=1e-5)
+
+
+# --- attributes ---------------------------------------------------------------
+
+
+def module(library):
+    result = library.nn.Module()
+    result.layer = library.nn.Linear(2, 2)
+    result.weight = library.nn.Parameter(make(library, 1))
+    result.register_buffer("count", make(library, 1))
+    result.plain = 3
+    return result
+
+
+def tensor_for(m):
+    return make(torch if isinstance(m, torch.nn.Module) else instnorm, 1)
+
+
+def nn_of(m):
+    return torch.nn if isinstance(m, torch.nn.Module) else nn
+
+
+ATTRIBUTE_ACTIONS = {
+    "missing": lambda m: m.missing,
+    "delete missing": lambda m: delattr(m, "missing"),
+    "delete parameter": lambda m: delattr(m, "weight"),
+    "delete buffer": lambda m: delattr(m, "count"),
+    "delete module": lambda m: delattr(m, "layer"),
+    "delete plain": lambda m: delattr(m, "plain"),
+    "parameter = Parameter": lambda m: setattr(m, "weight", nn_of(m).Parameter(tensor_for(m))),
+    "parameter = None": lambda m: setattr(m, "weight", None),
+    "parameter = Tensor": lambda m: setattr(m, "weight", tensor_for(m)),
+    "parameter = int": lambda m: setattr(m, "weight", 3),
+    "parameter = Module": lambda m: setattr(m, "weight", nn_of(m).ReLU()),
+    "buffer = Tensor": lambda m: setattr(m, "count", tensor_for(m)),
+    "buffer = None": lambda m: setattr(m, "count", None),
+    "buffer = int": lambda m: setattr(m, "count", 3),
+    "buffer = Module": lambda m: setattr(m, "count", nn_of(m).ReLU()),
+    "buffer = Parameter": lambda m: setattr(m, "count", nn_of(m).Parameter(tensor_for(m))),
+    "module = Module": lambda m: setattr(m, "layer", nn_of(m).ReLU()),
+    "module = None": lambda m: setattr(m, "layer", None),
+    "module = int": lambda m: setattr(m, "layer", 3),
+    "module = Tensor": lambda m: setattr(m, "layer", tensor_for(m)),
+    "module = Parameter": lambda m: setattr(m, "layer", nn_of(m).Parameter(tensor_for(m))),
+    "plain = Parameter": lambda m: setattr(m, "plain", nn_of(m).Parameter(tensor_for(m))),
+    "plain = Module": lambda m: setattr(m, "plain", nn_of(m).ReLU()),
+    "plain = Tensor": lambda m: setattr(m, "plain", tensor_for(m)),
+    "register_parameter": lambda m: m.register_parameter("new", nn_of(m).Parameter(tensor_for(m))),
+    "register_parameter None": lambda m: m.register_parameter("new", None),
+    "register_parameter again": lambda m: m.register_parameter("weight", None),
+    "register_parameter Tensor": lambda m: m.register_parameter("new", tensor_for(m)),
+    "register_parameter dot": lambda m: m.register_parameter("a.b", None),
+    "register_parameter empty": lambda m: m.register_parameter("", None),
+    "register_parameter number": lambda m: m.register_parameter(3, None),
+    "register_parameter taken": lambda m: m.register_parameter("layer", None),
+    "register_parameter method": lambda m: m.register_parameter("forward", None),
+    "register_buffer": lambda m: m.register_buffer("new", tensor_for(m)),
+    "register_buffer not persistent": lambda m: m.register_buffer("new", tensor_for(m), False),
+    "register_buffer again": lambda m: m.register_buffer("count", None),
+    "register_buffer int": lambda m: m.register_buffer("new", 3),
+    "register_buffer dot": lambda m: m.register_buffer("a.b", None),
+    "register_buffer empty": lambda m: m.register_buffer("", None),
+    "register_buffer taken": lambda m: m.register_buffer("weight", None),
+    "register_buffer plain": lambda m: m.register_buffer("plain", None),
+    "register_buffer training": lambda m: m.register_buffer("training", None),
+    "add_module": lambda m: m.add_module("new", nn_of(m).ReLU()),
+    "add_module None": lambda m: m.add_module("new", None),
+    "add_module again": lambda m: m.add_module("layer", nn_of(m).ReLU()),
+    "add_module int": lambda m: m.add_module("new", 3),
+    "add_module dot": lambda m: m.add_module("a.b", None),
+    "add_module empty": lambda m: m.add_module("", None),
+    "add_module taken": lambda m: m.add_module("count", None),
+    "train": lambda m: m.train(1),
+    "call": lambda m: m(1),
+}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTE_ACTIONS)
+def test_attributes_behave_as_in_torch(name):
+    outcomes = []
+    for library in LIBRARIES:
+        m = module(library)
+        try:
+            ATTRIBUTE_ACTIONS[name](m)
+            error = None
+        except Exception as e:
+            error = type(e)
+        inside = [names(m.named_parameters()), names(m.named_buffers()), names(m.named_children())]
+        outcomes.append((error, inside, list(m.state_dict()), m.__dict__.get("plain") is None))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_attribute_errors_name_the_attribute():
+    m = module(instnorm)
+    with pytest.raises(AttributeError, match="'Module' object has no attribute 'missing'"):
+        _ = m.missing
+    with pytest.raises(TypeError, match="cannot assign Tensor to parameter 'weight'"):
+        m.weight = Tensor(np.ones(1))
+    with pytest.raises(TypeError, match="cannot assign int to buffer 'count'"):
+        m.count = 3
+    with pytest.raises(TypeError, match="cannot assign int to submodule 'layer'"):
+        m.layer = 3
+    with pytest.raises(KeyError, match="'forward' is taken"):
+        m.register_buffer("forward", None)
+    with pytest.raises(KeyError, match=r"must not be empty nor contain a dot, got 'a.b'"):
+        m.add_module("a.b", None)
+    with pytest.raises(NotImplementedError, match=r"Module must define forward\(\)"):
+        m(1)
+
+
+@pytest.mark.parametrize("value", ["parameter", "module", 3])
+def test_attributes_before_init_are_an_error(value):
+    values = {"parameter": lambda: nn.Parameter([1.0]), "module": nn.ReLU}
+
+    class Hasty(nn.Module):
+        def __init__(self):
+            self.early = values[value]() if value in values else value
+
+    with pytest.raises(AttributeError, match=r"Hasty assigns.*before super\(\).__init__\(\)"):
+        Hasty()
+
+
+def test_dir_lists_what_is_registered():
+    assert {"layer", "weight", "count", "forward", "plain"} <= set(dir(module(instnorm)))
+
+
+def test_a_reassigned_parameter_keeps_its_place():
+    linear = nn.Linear(2, 3)
+    linear.weight = nn.Parameter(np.zeros((3, 2), np.float32))
+    assert names(linear.named_parameters()) == ["weight", "bias"]
+    assert linear(normal(1, 2).astype(np.float32)).tolist() == [linear.bias.tolist()]
+
+
+def test_parameters():
+    p = nn.Parameter([1.0, 2.0])
+    assert p.requires_grad
+    assert p.dtype == np.float32
+    assert p.is_leaf
+    assert repr(p) == "Parameter containing:\ntensor([1., 2.], requires_grad=True)"
+    array = np.zeros(2)
+    frozen = nn.Parameter(array, requires_grad=False)
+    assert frozen.data is array
+    assert not frozen.requires_grad
+    assert type(p * 2) is Tensor
+    for twin in (copy.deepcopy(p), pickle.loads(pickle.dumps(p))):
+        assert type(twin) is nn.Parameter
+        assert twin.tolist() == [1, 2]
+
+
+# --- modes and changes --------------------------------------------------------
+
+
+def test_train_and_eval_reach_every_module(nets):
+    ours, _ = nets
+    assert all(m.training for m in ours.modules())
+    assert ours.eval() is ours
+    assert not any(m.training for m in ours.modules())
+    ours.block.train()
+    assert [n for n, m in ours.named_modules() if m.training] == [
+        n for n, _ in ours.named_modules() if n.startswith("block")
+    ]
+    with pytest.raises(ValueError, match="mode must be a bool, got 'yes'"):
+        ours.train("yes")
+
+
+def test_apply_visits_children_before_parents_as_torch_does(nets):
+    visits = []
+    for net in nets:
+        seen = []
+        assert net.apply(lambda m, seen=seen: seen.append(type(m).__name__)) is net
+        visits.append(seen)
+    assert visits[0] == visits[1]
+
+
+def test_zero_grad_and_requires_grad(nets):
+    ours, _ = nets
+    ours(normal(2, 1, 4, 4)).sum().backward()
+    with_gradients = [p for p in ours.parameters() if p.grad is not None]
+    assert with_gradients
+    ours.zero_grad(set_to_none=False)
+    assert [p for p in ours.parameters() if p.grad is not None] == with_gradients
+    assert not any(p.grad.data.any() for p in with_gradients)
+    ours.zero_grad()
+    assert all(p.grad is None for p in ours.parameters())
+    assert ours.requires_grad_(False) is ours
+    assert not ours(normal(2, 1, 4, 4)).requires_grad
+
+
+def test_to_casts_what_is_floating_point(nets):
+    ours, _ = nets
+    ours(normal(2, 1, 4, 4)).sum().backward()
+    before = list(ours.parameters())
+    assert ours.to(np.float64) is ours
+    assert all(a is b for a, b in zip(ours.parameters(), before, strict=True))
+    assert {p.dtype.name for p in ours.parameters()} == {"float64"}
+    assert {p.grad.dtype.name for p in ours.parameters() if p.grad is not None} == {"float64"}
+    assert {b.dtype.name for b in ours.buffers()} == {"float64", "int64"}
+    for dtype in (np.int64, bool, complex):
+        with pytest.raises(TypeError, match="dtype must be a floating point type"):
+            ours.to(dtype)
+
+
+def test_copies_share_inside_and_are_apart_from_the_original(nets):
+    ours = nets[0].block
+    ours.again = ours.norm
+    ours.tied = ours.gain
+    copies = [copy.deepcopy(ours)]
+    sequential = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    sequential.append(sequential[0])
+    copies.append(pickle.loads(pickle.dumps(sequential)))
+    block, net = copies
+    assert block.again is block.norm
+    assert block.tied is block.gain
+    assert net[2] is net[0]
+    for duplicate, original in zip(copies, (ours, sequential), strict=True):
+        assert repr(duplicate) == repr(original)
+        for (n, a), (m, b) in zip(
+            duplicate.state_dict().items(), original.state_dict().items(), strict=True
+        ):
+            assert n == m
+            np.testing.assert_array_equal(a, b)
+            assert not np.shares_memory(a, b)
+
+
+# --- state --------------------------------------------------------------------
+
+
+def test_a_network_takes_torchs_state_and_gives_it_back():
+    ours, theirs = network(instnorm), network(torch)
+    assert ours.load_state_dict(theirs.state_dict()) == ([], [])
+    for name, value in theirs.state_dict().items():
+        np.testing.assert_array_equal(ours.state_dict()[name], value)
+    ours.load_state_dict(dict(theirs.named_parameters()), strict=False)  # these require gradients
+    ours.block.conv.weight.data[...] = 5
+    theirs.load_state_dict({k: torch.tensor(v) for k, v in ours.state_dict().items()})
+    assert (theirs.block.conv.weight == 5).all()
+
+
+def test_a_state_dict_that_does_not_fit_changes_nothing(nets):
+    ours, _ = nets
+    before = {k: v.copy() for k, v in ours.state_dict().items()}
+    state = {k: v + 1 for k, v in before.items()}
+    state["head.fc.bias"] = np.zeros(4)
+    with pytest.raises(RuntimeError, match=r"for Net:\n\tsize mismatch for head.fc.bias"):
+        ours.load_state_dict(state)
+    del state["head.fc.bias"]
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "head.fc.bias"'):
+        ours.load_state_dict(state)
+    for name, value in ours.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_loading_is_seen_by_the_graph():
+    linear = nn.Linear(2, 2)
+    y = linear(leaf(normal(1, 2)))
+    linear.load_state_dict(linear.state_dict())
+    with pytest.raises(RuntimeError, match="modified by an in-place operation"):
+        y.sum().backward()
+
+
+def test_buffers_that_are_not_persistent_are_not_saved():
+    m = nn.Module()
+    m.register_buffer("scratch", Tensor(np.ones(2)), persistent=False)
+    assert list(m.state_dict()) == []
+    assert names(m.named_buffers()) == ["scratch"]
+    m.load_state_dict({})
+    m.register_buffer("scratch", Tensor(np.ones(2)))
+    assert list(m.state_dict()) == ["scratch"]
+
+
+# --- Sequential ---------------------------------------------------------------
+
+
+def test_sequential():
+    layers = [nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)]
+    net = nn.Sequential(*layers)
+    assert len(net) == 3
+    assert list(net) == layers
+    assert [net[i] for i in (0, 1, 2, -1)] == [*layers, layers[2]]
+    part = net[1:]
+    assert isinstance(part, nn.Sequential)
+    assert list(part) == layers[1:]
+    theirs = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    assert list(part.state_dict()) == list(theirs[1:].state_dict())
+    for i in (3, -4):
+        with pytest.raises(IndexError):
+            net[i]
+    assert net.append(nn.Tanh()) is net
+    assert names(net.named_children()) == ["0", "1", "2", "3"]
+    x = normal(5, 4).astype(np.float32)
+    expected = layers[2](layers[1](layers[0](x))).tanh()
+    np.testing.assert_array_equal(net(x).data, expected.data)
+
+
+def test_a_sequential_of_named_modules():
+    net = nn.Sequential(OrderedDict([("in", nn.Linear(2, 2)), ("out", nn.ReLU())]))
+    assert list(net.state_dict()) == ["in.weight", "in.bias"]
+    assert list(net[:1].state_dict()) == ["in.weight", "in.bias"]
+    assert net.out is net[1]
+
+
+@pytest.mark.parametrize("modules", [(3,), (nn.ReLU,), ([nn.ReLU()],)], ids=["3", "type", "list"])
+def test_a_sequential_of_something_else_is_a_type_error(modules):
+    with pytest.raises(TypeError, match="module must be a Module or None, got"):
+        nn.Sequential(*modules)
+
+
+# --- the layers ---------------------------------------------------------------
+
+IMAGE = normal(2, 3, 6, 8)
+LAYERS = {
+    "Conv2d": (("Conv2d", (3, 4, 3), {}), IMAGE),
+    "Conv2d all": (
+        ("Conv2d", (3, 4, (3, 2), 2, (1, 2), (1, 2)), {"bias": False}),
+        IMAGE,
+    ),
+    "Conv2d keywords": (
+        (
+            "Conv2d",
+            (),
+            {"in_channels": 3, "out_channels": 2, "kernel_size": 1, "stride": 2, "groups": 1},
+        ),
+        IMAGE,
+    ),
+    "Conv2d reflect": (
+        ("Conv2d", (3, 2, 3), {"padding": (1, 2), "padding_mode": "reflect"}),
+        IMAGE,
+    ),
+    "Conv2d unbatched": (("Conv2d", (3, 2, 3), {"padding_mode": "zeros"}), IMAGE[0]),
+    "Linear": (("Linear", (8, 5), {}), IMAGE),
+    "Linear no bias": (("Linear", (8, 5), {"bias": False}), IMAGE[0, 0]),
+    "Linear vector": (("Linear", (8, 1), {}), IMAGE[0, 0, 0]),
+    "Flatten": (("Flatten", (), {}), IMAGE),
+    "Flatten some": (("Flatten", (0, 1), {}), IMAGE),
+    "Identity": (("Identity", (3,), {"unused": True}), IMAGE),
+    "ReLU": (("ReLU", (), {}), IMAGE),
+    "LeakyReLU": (("LeakyReLU", (), {}), IMAGE),
+    "LeakyReLU 0.2": (("LeakyReLU", (0.2,), {}), IMAGE),
+    "Tanh": (("Tanh", (), {}), IMAGE),
+    "Sigmoid": (("Sigmoid", (), {}), IMAGE),
+    "MaxPool2d": (("MaxPool2d", (2,), {}), IMAGE),
+    "MaxPool2d all": (("MaxPool2d", ((3, 2),), {"stride": 1, "padding": (1, 0)}), IMAGE),
+    "AvgPool2d": (("AvgPool2d", (2,), {}), IMAGE),
+    "AvgPool2d all": (("AvgPool2d", (3, (2, 1), 1), {}), IMAGE),
+    "Upsample": (("Upsample", (), {"scale_factor": 2.0}), IMAGE),
+    "Upsample size": (("Upsample", ((3, 5),), {"mode": "nearest"}), IMAGE),
+    "ReflectionPad2d": (("ReflectionPad2d", (2,), {}), IMAGE),
+    "ReflectionPad2d all": (("ReflectionPad2d", ((1, 2, 0, 3),), {}), IMAGE),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_are_torchs(name, dtype):
+    (kind, arguments, options), x = LAYERS[name]
+    ours = getattr(nn, kind)(*arguments, **options).to(dtype)
+    theirs = getattr(torch.nn, kind)(*arguments, **options).to(getattr(torch, dtype.__name__))
+    if kind != "MaxPool2d":  # torch's has the dilation and ceil_mode that ours has not
+        assert repr(ours) == repr(theirs)
+    ours.load_state_dict(theirs.state_dict())
+    x = x.astype(dtype)
+    a, t = leaf(x), torch_leaf(x)
+    leaves = [a, *ours.parameters()], [t, *theirs.parameters()]
+    assert_same(ours(a), theirs(t), *leaves, eps=50)
+    np.testing.assert_array_equal(ours(x).data, ours(a).data)
+
+
+LOSSES = {
+    "MSELoss": ({}, normal(4, 3), normal(4, 3, seed=1)),
+    "MSELoss sum": ({"reduction": "sum"}, normal(4, 3), normal(4, 3, seed=1)),
+    "L1Loss": ({}, normal(4, 3), normal(4, 3, seed=1)),
+    "L1Loss none": ({"reduction": "none"}, normal(4, 3), normal(4, 3, seed=1)),
+    "CrossEntropyLoss": ({}, normal(4, 3), np.array([0, 2, 1, 2])),
+    "CrossEntropyLoss all": (
+        {
+            "weight": np.array([0.5, 2.0, 1.0]),
+            "ignore_index": 1,
+            "reduction": "sum",
+            "label_smoothing": 0.2,
+        },
+        normal(4, 3),
+        np.array([0, 2, 1, 2]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_torchs(name):
+    options, x, target = LOSSES[name]
+    kind = name.split()[0]
+    theirs = getattr(torch.nn, kind)(
+        **{k: torch_tensor(v) if k == "weight" else v for k, v in options.items()}
+    )
+    ours = getattr(nn, kind)(**options)
+    assert repr(ours) == repr(theirs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    a, t = leaf(x), torch_leaf(x)
+    assert_same(ours(a, target), theirs(t, torch_tensor(target)), [a], [t])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: nn.Conv2d(4, 4, 3, groups=2), NotImplementedError, "groups=2 is not supported"),
+        (
+            lambda: nn.Conv2d(4, 4, 3, padding_mode="circular"),
+            NotImplementedError,
+            "padding_mode='circular' is not supported",
+        ),
+        (lambda: nn.Conv2d(4, 4, 0), ValueError, "kernel_size must be at least 1, got 0"),
+        (lambda: nn.Conv2d(4, 4, 3, padding="same"), TypeError, "padding must be an integer or"),
+        (lambda: nn.Conv2d(4, 4, 3, dtype=np.int64), RuntimeError, "floating point"),
+        (lambda: nn.Conv2d(4, 4, 3)(IMAGE), ValueError, "input has shape (2, 3, 6, 8), expected"),
+        (lambda: nn.Linear(4, 4)(IMAGE), ValueError, "expected 4 features"),
+        (lambda: nn.Linear(4, 4)(None), TypeError, "input must be a Tensor or array, got None"),
+        (lambda: nn.MaxPool2d(2)(IMAGE[0]), ValueError, "input has shape (3, 6, 8)"),
+        (lambda: nn.Upsample()(IMAGE), ValueError, "exactly one of size and scale_factor"),
+        (lambda: nn.ReflectionPad2d(6)(IMAGE), ValueError, "must be less than the length 6"),
+        (lambda: nn.Flatten(3, 1)(IMAGE), ValueError, "start_dim 3 comes after end_dim 1"),
+    ],
+)
+def test_errors_name_the_argument(call, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        call()
+
+
+# --- first values -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "fan_in"),
+    [
+        ("Linear", (64, 300), 64),
+        ("Linear", (1, 500), 1),
+        ("Conv2d", (8, 40, 3), 72),
+        ("Conv2d", (3, 200, (1, 5)), 15),
+    ],
+)
+def test_parameters_start_where_torchs_do(kind, arguments, fan_in):
+    layer = getattr(nn, kind)(*arguments)
+    theirs = getattr(torch.nn, kind)(*arguments)
+    bound = 1 / math.sqrt(fan_in)
+    for ours, expected in zip(layer.parameters(), theirs.parameters(), strict=True):
+        assert ours.shape == tuple(expected.shape)
+        assert ours.dtype == np.float32
+        largest = np.abs(ours.data).max()
+        assert 0.85 * bound < largest <= np.float32(bound)
+        assert expected.abs().max() <= np.float32(bound)
+        # Uniform: as much in the middle half as outside it.
+        middle = (np.abs(ours.data) < bound / 2).mean()
+        assert abs(middle - 0.5) < 3 / math.sqrt(ours.data.size)
+
+
+def test_manual_seed_makes_models_reproducible():
+    def draw(seed):
+        instnorm.manual_seed(seed)
+        return np.concatenate([p.data.ravel() for p in network(instnorm).parameters()])
+
+    assert (draw(3) == draw(3)).all()
+    assert (draw(3) != draw(4)).any()
+
+
+@pytest.mark.parametrize(
+    ("fill", "low", "high", "std"),
+    [
+        (lambda t: nn.init.uniform_(t, -2, 3), -2, 3, 5 / math.sqrt(12)),
+        (lambda t: nn.init.kaiming_uniform_(t), *2 * [None], math.sqrt(2 / 60)),
+        (lambda t: nn.init.kaiming_uniform_(t, a=2), *2 * [None], math.sqrt(2 / 5 / 60)),
+        (lambda t: nn.init.kaiming_normal_(t), *2 * [None], math.sqrt(2 / 60)),
+        (lambda t: nn.init.xavier_uniform_(t, gain=3), *2 * [None], 3 * math.sqrt(2 / 660)),
+        (lambda t: nn.init.normal_(t, 1, 0.5), *2 * [None], 0.5),
+    ],
+)
+def test_init_functions_have_the_spread_of_torchs(fill, low, high, std):
+    instnorm.manual_seed(0)
+    t = Tensor(np.empty((200, 20, 1, 3)))
+    before = t._version
+    assert fill(t) is t
+    assert t._version > before
+    assert t.data.std() == pytest.approx(std, rel=0.03)
+    if low is not None:
+        assert low <= t.data.min() < low + 0.01
+        assert high - 0.01 < t.data.max() < high
+
+
+def test_init_of_constants():
+    t = Tensor(np.empty((2, 2)))
+    assert nn.init.ones_(t).tolist() == [[1, 1], [1, 1]]
+    assert nn.init.zeros_(t).tolist() == [[0, 0], [0, 0]]
+    assert nn.init.constant_(t, 2.5).tolist() == [[2.5, 2.5], [2.5, 2.5]]
+    with pytest.raises(ValueError, match=r"needs at least 2 axes.*got shape \(3,\)"):
+        nn.init.kaiming_uniform_(Tensor(np.empty(3)))
+
+
+def test_reset_parameters_draws_anew():
+    linear = nn.Linear(3, 3)
+    before = linear.weight.tolist()
+    linear.reset_parameters()
+    assert linear.weight.tolist() != before
+
+
+def test_layers_run_without_recording():
+    with no_grad():
+        assert not nn.Linear(3, 3)(normal(1, 3)).requires_grad
+
+
+def test_all_is_public():
+    for name in nn.__all__:
+        assert hasattr(nn, name)
+        assert name == "mindspore" or hasattr(torch.nn, name)
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        nn.init.zeros_,
+        nn.init.ones_,
+        lambda t: nn.init.constant_(t, 0.5),
+        lambda t: nn.init.normal_(t, 1.0, 0.02),
+        nn.init.uniform_,
+        nn.init.kaiming_normal_,
+        nn.init.xavier_uniform_,
+    ],
+)
+def test_initializers_fill_arrays_as_they_fill_tensors(fill):
+    """Models written for PyTorch hand over ``layer.weight.data``."""
+    tensor = Tensor(np.full((3, 4), np.nan, np.float32))
+    array = np.full((3, 4), np.nan, np.float32)
+    for target in (tensor, array):
+        instnorm.manual_seed(0)
+        assert fill(target) is target
+    np.testing.assert_array_equal(tensor.data, array)
+    assert np.isfinite(array).all()
