@@ -21,7 +21,7 @@ INTRODUCTION = """\
 The pair `torch.nn.InstanceNorm2d` (PyTorch 2.13) and `mindspore.nn.InstanceNorm2d`
 (MindSpore 2.10), and what this package does in its two flavours, `instnorm.nn` for
 PyTorch's code and `instnorm.nn.mindspore` for MindSpore's. `instnorm differences` prints
-this page; `tests/test_differences.py` holds every cell against the layers themselves.
+this page; `tests/migrate/test_differences.py` holds every cell against the layers themselves.
 What MindSpore computes is not observed but read, in its documentation and its source,
 because it computes nothing on a CPU.
 """

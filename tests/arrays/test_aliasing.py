@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+from helpers.problems import HALF, same_bits
 from numpy.lib.stride_tricks import as_strided
-from problems import HALF, same_bits
 
 from instnorm import instance_norm, instance_norm_backward
 

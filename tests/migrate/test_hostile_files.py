@@ -15,11 +15,13 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
+from helpers.beside_torch import torch
 
 from instnorm import checkpoints, cli
 from instnorm.checkpoints import CheckpointError
 from instnorm.migrate.checkpoints import _checkpoint_message
+
+pytestmark = pytest.mark.torch
 
 NORM = {"norm.weight": np.ones(3, np.float32), "norm.bias": np.zeros(3, np.float32)}
 HUGE = 2**40
