@@ -310,7 +310,10 @@ cdef inline void product_sums_of_group(
     totals1 = totals_of_octets(<const octet[element] *>part1)
     totals2 = totals_of_octets(<const octet[element] *>part2)
     if element is not double:
-        if not all_within(totals2, FLOAT_SUM_LEAST * n, FLOAT_SUM_MOST):
+        if not (
+            all_within(totals2, FLOAT_SUM_LEAST * n, FLOAT_SUM_MOST)
+            and all_within(totals1, -1, FLOAT_SUM_MOST)
+        ):
             store_doubles(sum1, totals1)
             store_doubles(sum2, totals2)
             for i in range(group.count):

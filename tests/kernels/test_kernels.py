@@ -202,6 +202,16 @@ def test_backward_where_products_leave_float32(size, spread):
     np.testing.assert_allclose(actual[1], expected[1].astype(float), rtol=1e-5)
 
 
+@pytest.mark.parametrize("length", [5, 49, 300])
+def test_backward_where_the_sum_of_gradients_leaves_float32(length):
+    """And the products do not, as x is small."""
+    x = sample((2, 3, length), np.float32, spread=1e-30)
+    g = np.full_like(x, 3e38)
+    _, mean, rstd = forward(x, eps=0)
+    _, _, grad_bias = backward(g, x, mean=mean, rstd=rstd)
+    np.testing.assert_allclose(grad_bias, g.sum((0, 2), dtype=float), rtol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("affine", [False, True])
 def test_backward_with_statistics_that_are_constants(dtype, affine):
