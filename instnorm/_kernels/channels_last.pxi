@@ -342,17 +342,6 @@ cdef inline bint streamable(const element *y, const Grid *grid) noexcept nogil:
     return (<size_t>y & 63) == 0 and grid.width % line_of(y) == 0
 
 
-cdef inline line[element] normalized_line(
-    line[element] x, line[element] centre, line[element] scale,
-    line[element] scale_rest, line[element] shift,
-) noexcept nogil:
-    cdef line[element] d = x - centre
-    if element is double:
-        return fma(d, scale, shift)
-    else:
-        return fma(d, scale, fma(d, scale_rest, shift))
-
-
 cdef inline void normalize_pixel(
     const element *x, element *y, Py_ssize_t n, const Coefficients *numbers, bint stream
 ) noexcept nogil:
@@ -367,25 +356,18 @@ cdef inline void normalize_pixel(
         if c + lanes > n:
             store_part(
                 y + c,
-                normalized_line(load_part(x + c, n - c), centre, scale, scale_rest, shift),
+                normalized(load_part(x + c, n - c), centre, scale, scale_rest, shift),
                 n - c,
             )
         elif stream:
             stream_line(
-                y + c, normalized_line(load_line(x + c), centre, scale, scale_rest, shift)
+                y + c, normalized(load_line(x + c), centre, scale, scale_rest, shift)
             )
         else:
             store_line(
-                y + c, normalized_line(load_line(x + c), centre, scale, scale_rest, shift)
+                y + c, normalized(load_line(x + c), centre, scale, scale_rest, shift)
             )
         c += lanes
-
-
-cdef inline line[element] gradient_line(
-    line[element] g, line[element] x, line[element] grad_mean, line[element] grad_scale,
-    line[element] centre, line[element] x_scale, line[element] shift,
-) noexcept nogil:
-    return fma(g - grad_mean, grad_scale, fma(x - centre, x_scale, shift))
 
 
 cdef inline void differentiate_pixel(
@@ -402,7 +384,7 @@ cdef inline void differentiate_pixel(
         x_scale = load_numbers(x, number(x, numbers.x_scale, c))
         shift = load_numbers(x, number(x, numbers.shift, c))
         if c + lanes > n:
-            out = gradient_line(
+            out = gradient(
                 load_part(grad_output + c, n - c), load_part(x + c, n - c),
                 grad_mean, grad_scale, centre, x_scale, shift,
             )
@@ -410,7 +392,7 @@ cdef inline void differentiate_pixel(
         else:
             instnorm_prefetch(grad_output + c + AHEAD)
             instnorm_prefetch(x + c + AHEAD)
-            out = gradient_line(
+            out = gradient(
                 load_line(grad_output + c), load_line(x + c),
                 grad_mean, grad_scale, centre, x_scale, shift,
             )

@@ -11,17 +11,6 @@ cdef inline Py_ssize_t elements_to_line(const element *y) noexcept nogil:
     return <Py_ssize_t>((64 - (<size_t>y & 63)) & 63) // <Py_ssize_t>sizeof(element)
 
 
-cdef inline bundle[element] normalized(
-    bundle[element] x, bundle[element] centre, bundle[element] scale,
-    bundle[element] scale_rest, bundle[element] shift,
-) noexcept nogil:
-    cdef bundle[element] d = x - centre
-    if element is double:
-        return fma(d, scale, shift)
-    else:
-        return fma(d, scale, fma(d, scale_rest, shift))
-
-
 cdef inline void normalize_in_double(
     const element *x, element *y, Py_ssize_t n, Py_ssize_t step, const Scales *scales
 ) noexcept nogil:
@@ -68,14 +57,6 @@ cdef inline void normalize(
             )
             i += lanes
     store_bundle(y + n - lanes, last)
-
-
-cdef inline bundle[element] gradient(
-    bundle[element] g, bundle[element] x, bundle[element] grad_mean,
-    bundle[element] grad_scale, bundle[element] centre, bundle[element] x_scale,
-    bundle[element] shift,
-) noexcept nogil:
-    return fma(g - grad_mean, grad_scale, fma(x - centre, x_scale, shift))
 
 
 cdef inline void differentiate_in_double(

@@ -99,6 +99,23 @@ template <class E, class T, int N, bool F>
 INSTNORM_INLINE vec<T, N, F> maximum(vec<T, N, F> a, vec<T, N, F> b) {
     return maximum_of(a, b);
 }
+// The last passes; coefficients.pxi says what each coefficient is.
+template <class E, class T, int N, bool F>
+INSTNORM_INLINE vec<T, N, F> normalized(
+    vec<T, N, F> x, vec<T, N, F> centre, vec<T, N, F> scale, vec<T, N, F> scale_rest,
+    vec<T, N, F> shift
+) {
+    vec<T, N, F> d = x - centre;
+    if constexpr (sizeof(T) == sizeof(float)) { shift = fma_of(d, scale_rest, shift); }
+    return fma_of(d, scale, shift);
+}
+template <class E, class T, int N, bool F>
+INSTNORM_INLINE vec<T, N, F> gradient(
+    vec<T, N, F> g, vec<T, N, F> x, vec<T, N, F> grad_mean, vec<T, N, F> grad_scale,
+    vec<T, N, F> centre, vec<T, N, F> x_scale, vec<T, N, F> shift
+) {
+    return fma_of(g - grad_mean, grad_scale, fma_of(x - centre, x_scale, shift));
+}
 // The last n of the places of value, and 0 in those before.
 template <class E, class T, int N, bool F>
 INSTNORM_INLINE vec<T, N, F> tail(vec<T, N, F> value, ptrdiff_t n) {

@@ -60,9 +60,29 @@ cdef extern from "_kernels/memory.hpp" namespace "instnorm" nogil:
 
     doubles fma(doubles a, doubles b, doubles c) noexcept
     octet[E] fma[E](octet[E] a, octet[E] b, octet[E] c) noexcept
-    line[E] fma[E](line[E] a, line[E] b, line[E] c) noexcept
     bundle[E] fma[E](bundle[E] a, bundle[E] b, bundle[E] c) noexcept
     octet[E] maximum[E](octet[E] a, octet[E] b) noexcept
+    octet[E] normalized[E](
+        octet[E] x, octet[E] centre, octet[E] scale, octet[E] scale_rest, octet[E] shift
+    ) noexcept
+    line[E] normalized[E](
+        line[E] x, line[E] centre, line[E] scale, line[E] scale_rest, line[E] shift
+    ) noexcept
+    bundle[E] normalized[E](
+        bundle[E] x, bundle[E] centre, bundle[E] scale, bundle[E] scale_rest, bundle[E] shift
+    ) noexcept
+    octet[E] gradient[E](
+        octet[E] g, octet[E] x, octet[E] grad_mean, octet[E] grad_scale, octet[E] centre,
+        octet[E] x_scale, octet[E] shift,
+    ) noexcept
+    line[E] gradient[E](
+        line[E] g, line[E] x, line[E] grad_mean, line[E] grad_scale, line[E] centre,
+        line[E] x_scale, line[E] shift,
+    ) noexcept
+    bundle[E] gradient[E](
+        bundle[E] g, bundle[E] x, bundle[E] grad_mean, bundle[E] grad_scale, bundle[E] centre,
+        bundle[E] x_scale, bundle[E] shift,
+    ) noexcept
     doubles tail(doubles value, Py_ssize_t n) noexcept
     octet[E] tail[E](octet[E] value, Py_ssize_t n) noexcept
     bundle[E] tail[E](bundle[E] value, Py_ssize_t n) noexcept

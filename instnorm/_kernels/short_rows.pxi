@@ -104,28 +104,17 @@ cdef inline void statistics_of_group(
 
 # ------------------------------------------------------------ the last passes
 
-cdef inline octet[element] normalized_octet(
-    octet[element] x, octet[element] centre, octet[element] scale,
-    octet[element] scale_rest, octet[element] shift,
-) noexcept nogil:
-    cdef octet[element] d = x - centre
-    if element is double:
-        return fma(d, scale, shift)
-    else:
-        return fma(d, scale, fma(d, scale_rest, shift))
-
-
 cdef inline void normalize_octets(
     const element *x, element *y, Py_ssize_t n, octet[element] centre,
     octet[element] scale, octet[element] scale_rest, octet[element] shift,
 ) noexcept nogil:
     """Of a row of eight elements at least; y may be x."""
     cdef Py_ssize_t i
-    cdef octet[element] last = normalized_octet(
+    cdef octet[element] last = normalized(
         load_octet(x + n - 8), centre, scale, scale_rest, shift
     )
     for i in range(0, n - 7, 8):
-        store_octet(y + i, normalized_octet(load_octet(x + i), centre, scale, scale_rest, shift))
+        store_octet(y + i, normalized(load_octet(x + i), centre, scale, scale_rest, shift))
     store_octet(y + n - 8, last)
 
 
@@ -155,14 +144,6 @@ cdef inline void normalize_short(
         normalize_octets(x, y, n, centre, scale, scale_rest, shift)
 
 
-cdef inline octet[element] gradient_octet(
-    octet[element] g, octet[element] x, octet[element] grad_mean,
-    octet[element] grad_scale, octet[element] centre, octet[element] x_scale,
-    octet[element] shift,
-) noexcept nogil:
-    return fma(g - grad_mean, grad_scale, fma(x - centre, x_scale, shift))
-
-
 cdef inline void differentiate_octets(
     const element *grad_output, const element *x, element *grad_input, Py_ssize_t n,
     octet[element] grad_mean, octet[element] grad_scale, octet[element] centre,
@@ -170,14 +151,14 @@ cdef inline void differentiate_octets(
 ) noexcept nogil:
     """Of a row of eight elements at least; grad_input may be grad_output or x."""
     cdef Py_ssize_t i
-    cdef octet[element] last = gradient_octet(
+    cdef octet[element] last = gradient(
         load_octet(grad_output + n - 8), load_octet(x + n - 8),
         grad_mean, grad_scale, centre, x_scale, shift,
     )
     for i in range(0, n - 7, 8):
         store_octet(
             grad_input + i,
-            gradient_octet(
+            gradient(
                 load_octet(grad_output + i), load_octet(x + i),
                 grad_mean, grad_scale, centre, x_scale, shift,
             ),
