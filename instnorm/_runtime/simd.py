@@ -20,10 +20,10 @@ from instnorm._runtime._cpu import cpu_supports
 
 __all__ = ["LEVELS", "available", "kernels", "level", "reason"]
 
-# How often an idle thread of OpenMP looks for work before it sleeps: some hundred microseconds,
-# which is from a forward kernel to the backward one, and not much longer. A thread that has
-# gone to sleep takes as long to wake as a kernel of a few MiB runs.
-SPIN_COUNT = 10000
+# How often an idle thread of OpenMP looks for work before it sleeps: a millisecond or two, which is
+# longer than one thread of a kernel waits for another. A thread that has gone to sleep wakes on
+# its waker's processor, and the two take turns there: docs/decisions/spinning-threads.md.
+SPIN_COUNT = 50000
 
 LEVELS = ("avx512", "avx2", "baseline")
 
