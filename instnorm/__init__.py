@@ -21,6 +21,7 @@ from instnorm._runtime.threads import default_num_threads, get_num_threads, set_
 from instnorm.arrays import instance_norm, instance_norm_backward
 from instnorm.autograd import enable_grad, grad, is_grad_enabled, no_grad
 from instnorm.nn.init import manual_seed
+from instnorm.statistics import Statistics
 from instnorm.tensor import Tensor, tensor
 
 try:
@@ -29,6 +30,7 @@ except PackageNotFoundError:  # a source tree that was built in place
     __version__ = "0+unknown"
 
 __all__ = [
+    "Statistics",
     "Tensor",
     "autograd",
     "empty_cache",

@@ -11,11 +11,12 @@ from instnorm.functional.activation import leaky_relu, log_softmax, relu, sigmoi
 from instnorm.functional.conv import conv2d, linear
 from instnorm.functional.loss import Reduction as Reduction
 from instnorm.functional.loss import cross_entropy, l1_loss, mse_loss, nll_loss
-from instnorm.functional.norm import instance_norm
+from instnorm.functional.norm import adaptive_instance_norm, instance_norm
 from instnorm.functional.pool import avg_pool2d, max_pool2d
 from instnorm.functional.vision import interpolate, pad
 
 __all__ = [
+    "adaptive_instance_norm",
     "avg_pool2d",
     "conv2d",
     "cross_entropy",
