@@ -4,6 +4,11 @@
 """
 
 from instnorm.nn import init, mindspore
+from instnorm.nn.conditional import (
+    ConditionalInstanceNorm1d,
+    ConditionalInstanceNorm2d,
+    ConditionalInstanceNorm3d,
+)
 from instnorm.nn.instancenorm import (
     InstanceNorm1d,
     InstanceNorm2d,
@@ -30,9 +35,13 @@ from instnorm.nn.layers import (
 from instnorm.nn.loss import CrossEntropyLoss, L1Loss, MSELoss
 from instnorm.nn.module import Module
 from instnorm.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter
+from instnorm.nn.revin import RevIN
 
 __all__ = [
     "AvgPool2d",
+    "ConditionalInstanceNorm1d",
+    "ConditionalInstanceNorm2d",
+    "ConditionalInstanceNorm3d",
     "Conv2d",
     "CrossEntropyLoss",
     "Flatten",
@@ -52,6 +61,7 @@ __all__ = [
     "Parameter",
     "ReLU",
     "ReflectionPad2d",
+    "RevIN",
     "Sequential",
     "Sigmoid",
     "Tanh",
