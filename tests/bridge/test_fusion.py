@@ -160,7 +160,9 @@ def test_a_fused_model_computes_the_same(make, fused, memory_format, inplace):
     classes = [type(module) for module in model.modules()]
     modules = list(model.modules())
     convert(model, memory_format=memory_format, fuse_activation=True, inplace=inplace)
-    texts = [text.removesuffix("inplace").removesuffix(", ") for text in converted(model).fused.values()]
+    texts = [
+        text.removesuffix("inplace").removesuffix(", ") for text in converted(model).fused.values()
+    ]
     assert sorted(filter(None, texts)) == sorted(fused)
     assert_same(passes(model, x, g), expected)
     assert_same(passes(copy.deepcopy(model), x, g), expected)
@@ -308,15 +310,13 @@ def test_gradients(activation, residual, mask, per_sample):
 @pytest.mark.parametrize("name", [None, "leaky_relu"])
 def test_gradients_in_place(name):
     def function(x, weight, bias):
-        return bridge.instance_norm(
-            x * 1, weight=weight, bias=bias, activation=name, inplace=True
-        )
+        return bridge.instance_norm(x * 1, weight=weight, bias=bias, activation=name, inplace=True)
 
     inputs = leaves(False, False, False)
     assert torch.autograd.gradcheck(function, inputs)
+    loss = function(*inputs).sin().sum()
     with pytest.raises(RuntimeError, match="cannot be differentiated again"):
-        y = function(*inputs)
-        torch.autograd.grad(y.sin().sum(), inputs, create_graph=True)
+        torch.autograd.grad(loss, inputs, create_graph=True)
 
 
 def test_misuse_in_place_is_found_out():
@@ -351,7 +351,8 @@ def test_memory_that_was_read_can_still_be_resized():
 def test_arrays_share_the_memory_of_tensors(dtype):
     tensor = torch.rand(3, 4).to(dtype)[:, 1::2]
     array = arrays.as_array(tensor)
-    assert array.shape == (3, 2) and array.flags.writeable
+    assert array.shape == (3, 2)
+    assert array.flags.writeable
     array[...] = 7
     assert (tensor == 7).all()
     assert arrays.as_array(torch.empty(0, 3, dtype=dtype)).shape == (0, 3)
@@ -396,14 +397,17 @@ def test_tiles_by_the_statistics_of_the_whole_have_no_seams():
 
 def test_statistics_that_do_not_fit_are_refused():
     model = convert(nn.Sequential(norm(3)))
-    with pytest.raises(ValueError, match="expected those of the converted norms"):
-        with bridge.fixed_statistics(model, {}):
-            pass
-    with pytest.raises(ValueError, match="no converted norm"):
-        with collect_statistics(nn.Linear(2, 2)):
-            pass
+    with (
+        pytest.raises(ValueError, match="expected those of the converted norms"),
+        bridge.fixed_statistics(model, {}),
+    ):
+        pass
+    with (
+        pytest.raises(ValueError, match="no converted norm"),
+        collect_statistics(nn.Linear(2, 2)),
+    ):
+        pass
     with collect_statistics(model) as empty:
         pass
-    with pytest.raises(ValueError, match="is empty"):
-        with bridge.fixed_statistics(model, empty):
-            pass
+    with pytest.raises(ValueError, match="is empty"), bridge.fixed_statistics(model, empty):
+        pass

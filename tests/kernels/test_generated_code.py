@@ -15,7 +15,7 @@ import pytest
 from instnorm._runtime import simd
 
 # The loops over elements are in these functions, after inlining, of any dtype.
-HOT = "_core_(block_moments|block_products|(normalize|differentiate)(_pixel)?|sum_blocks?|write_blocks?)PK"
+HOT = "_core_(block_(moments|products)|(normalize|differentiate)(_pixel)?|(sum|write)_blocks?)PK"
 # A packed multiplication or fused multiply-add: what sums of squares and last passes have.
 ARITHMETIC = re.compile(r"\bv?f?n?m(ul|add\d+|addsub\d+)p[sd]\b")
 STACK_STORE = re.compile(r"\bv?mov(u|a|dqu|dqa)\w*\s+%[xyz]mm\d+,-?(0x[0-9a-f]+)?\((%rsp|%rbp)")

@@ -161,7 +161,8 @@ def as_array(tensor: Tensor) -> Array:
     Not by `Tensor.numpy`, which marks the memory as never to be resized: FSDP resizes parameters.
     """
     if tensor.numel() == 0 or tensor.is_neg():
-        return tensor.float().numpy(force=True).astype(_NUMPY_DTYPES[tensor.dtype])
+        copy: Array = tensor.double().numpy(force=True).astype(_NUMPY_DTYPES[tensor.dtype])
+        return copy
     return array_at(
         tensor.data_ptr(), tensor.shape, tensor.stride(), _NUMPY_DTYPES[tensor.dtype], tensor
     )

@@ -142,8 +142,18 @@ class FusedInstanceNorm(torch.autograd.Function):
                 )
             given = None if use_input_stats else (mean, rstd)
             return (*_by_composition(ctx, grad_output, saved, given), None)
+        input, weight, bias, residual, slope = saved
         found = arrays.backward_with_epilogue(
-            grad_output, *saved, mean, rstd, use_input_stats, ctx.after
+            grad_output,
+            input,
+            weight,
+            bias,
+            residual,
+            slope,
+            mean,
+            rstd,
+            use_input_stats,
+            ctx.after,
         )
         wanted = (g if n else None for g, n in zip(found, ctx.needs_input_grad, strict=False))
         return (*wanted, None)
@@ -158,16 +168,11 @@ def _by_composition(
     """The gradients as a graph, from the forward pass in PyTorch's operations."""
     with torch.enable_grad():
         # Aliases, as those of InstanceNormBackward.
-        inputs = [None if t is None else t.view_as(t) for t in saved]
-        output = compose(*inputs, ctx.after, ctx.eps, given)
-    wanted = [
-        t
-        for t, n in zip(inputs, ctx.needs_input_grad, strict=False)
-        if n and t is not None
-    ]
-    found = torch.autograd.grad(
-        output, wanted, grad_output, create_graph=True, allow_unused=True
-    )
+        inputs: Any = [None if t is None else t.view_as(t) for t in saved]
+        input, weight, bias, residual, slope = inputs
+        output = compose(input, weight, bias, residual, slope, ctx.after, ctx.eps, given)
+    wanted = [t for t, n in zip(inputs, ctx.needs_input_grad, strict=False) if n and t is not None]
+    found = torch.autograd.grad(output, wanted, grad_output, create_graph=True, allow_unused=True)
     return [None if t is None else _found_for(t, wanted, found) for t in inputs]
 
 

@@ -147,8 +147,8 @@ def instance_norm_by(
     slope, after = _epilogue(mask, activation, negative_slope, inplace)
     if inplace:
         _check_inplace(input, weight, bias, slope, after)
-    given = [torch.tensor(s).expand(input.shape[:2]).contiguous() for s in (mean, var)]
-    return eager.normalize(input, weight, bias, *given, eps, residual, slope, after)[0]
+    used_mean, used_var = (torch.tensor(s).expand(input.shape[:2]).clone() for s in (mean, var))
+    return eager.normalize(input, weight, bias, used_mean, used_var, eps, residual, slope, after)[0]
 
 
 def _epilogue(
@@ -192,7 +192,10 @@ def _by_operations(
 
 
 def _check_inplace(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, slope: Tensor | None,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    slope: Tensor | None,
     after: arrays.Epilogue,
 ) -> None:
     """Refuse what could not be found from the output."""
@@ -202,9 +205,7 @@ def _check_inplace(
             f"'leaky_relu' with a number as negative_slope, got {after.activation!r}"
         )
     if after.activation is not None and not after.negative_slope > 0:
-        raise ValueError(
-            f"inplace=True needs a negative_slope above 0, got {after.negative_slope}"
-        )
+        raise ValueError(f"inplace=True needs a negative_slope above 0, got {after.negative_slope}")
     if weight is None or torch.compiler.is_compiling():
         return
     size = weight.detach().abs()

@@ -15,6 +15,7 @@ multiplies by a positive number, the other does as well.
 from __future__ import annotations
 
 import importlib
+import itertools
 import operator
 from collections import Counter
 from collections.abc import Iterator
@@ -92,7 +93,7 @@ class _Absorbed:
         """Hand on what is activated already; activate where hooks on the norm forbade that."""
         (norm,) = self.__dict__[KEY]
         if has_hooks(norm):
-            return super().forward(input)  # type: ignore[misc,no-any-return]
+            return super().forward(input)  # type: ignore[misc]
         return input
 
 
@@ -224,9 +225,7 @@ def fuse_traced(model: nn.Module, is_norm: Any) -> None:
         if is_norm(module) or _is_plain_sequential(module) or not norms or has_code(module):
             continue
         inner = [m for m in module.modules() if m is not module]
-        if any(has_code(m) for m in inner) or any(
-            has_hooks(m) for m in inner if any(m.children())
-        ):
+        if any(has_code(m) for m in inner) or any(has_hooks(m) for m in inner if any(m.children())):
             continue
         graph = _traced(module, is_norm)
         if graph is None:
@@ -261,8 +260,10 @@ def _pattern(module: nn.Module, norm: fx.Node) -> _Pattern | None:
     """What follows a norm, if it is an activation, or an addition and an activation."""
     last, user = norm, _only_user(norm)
     dropped = False
-    while user is not None and user.op == "call_module" and isinstance(
-        module.get_submodule(str(user.target)), DROPOUTS
+    while (
+        user is not None
+        and user.op == "call_module"
+        and isinstance(module.get_submodule(str(user.target)), DROPOUTS)
     ):
         last, user, dropped = user, _only_user(user), True
     addition, residual = None, None
@@ -389,7 +390,7 @@ def _set_state(self: Any, state: dict[str, Any]) -> None:
 
 def _rebuild(cls: type[nn.Module]) -> nn.Module:
     made = rewritten_class(cls)
-    return made.__new__(made)
+    return nn.Module.__new__(made)
 
 
 def rewritten_class(cls: type[nn.Module]) -> type[nn.Module]:
@@ -425,12 +426,12 @@ def overwrite_inputs(norms: list[nn.Module]) -> None:
 
 
 def norms_after_convolutions(model: nn.Module, is_norm: Any) -> Iterator[nn.Module]:
-    """The norms whose input comes from a convolution, and goes nowhere else; before any rewriting."""
+    """The norms whose input is a convolution's output, and goes nowhere else: before fusion."""
     calls = _calls(model)
     for module in model.modules():
         if _is_plain_sequential(module):
             chain = list(_chain(module))
-            for before, norm in zip(chain, chain[1:], strict=False):
+            for before, norm in itertools.pairwise(chain):
                 if is_norm(norm) and _is_producer(before) and calls[id(norm)] <= 1:
                     yield norm
         elif any(map(is_norm, module.children())):

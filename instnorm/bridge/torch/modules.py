@@ -61,7 +61,7 @@ def _forward(
 ) -> Tensor:
     """Normalize a batch, or a sample without the axis N; `mask` and `residual` alike."""
     if torch.jit.is_scripting():
-        return self._apply_instance_norm(input)  # type: ignore[no-any-return]
+        return self._apply_instance_norm(input)
     return _forward_eagerly(self, input, mask, residual)
 
 
@@ -71,16 +71,14 @@ def _forward_eagerly(
     base = self._base
     found = self.__dict__.get(KEY)
     if found is None and mask is None and residual is None:
-        return base.forward(self, input)  # type: ignore[no-any-return]
+        return base.forward(self, input)
     # A norm that somebody looks at leaves its activation to the module that it comes from, and
     # code that was not rewritten does what follows by itself.
     absorbed = found is not None and found.absorbed and has_hooks(self)
     waits = found is not None and found.residual and residual is None
     if found is None or absorbed or waits:
         found = Fusion(inplace=found is not None and found.inplace)
-    if residual is not None and (
-        residual.shape != input.shape or residual.dtype != input.dtype
-    ):
+    if residual is not None and (residual.shape != input.shape or residual.dtype != input.dtype):
         return _one_by_one(self, input, mask, residual, found)
     batched = input.dim() != self._get_no_batch_dim()
     self._check_input_dim(input)
@@ -97,7 +95,7 @@ def _forward_eagerly(
         "negative_slope": found.prelu[0].weight if found.prelu else found.negative_slope,
         "inplace": found.inplace,
     }
-    output = _by_tables(self, input, options)  # type: ignore[arg-type]
+    output = _by_tables(self, input, options)
     return output if batched else output.squeeze(0)
 
 

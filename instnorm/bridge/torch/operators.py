@@ -157,9 +157,7 @@ def _fused_forward(
     from_output: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     after = arrays.Epilogue(mask, activation, negative_slope, False)
-    output, *stats = arrays.forward(
-        input, weight, bias, mean, var, eps, residual, slope, after
-    )
+    output, *stats = arrays.forward(input, weight, bias, mean, var, eps, residual, slope, after)
     used_mean, used_rstd = map(torch.from_numpy, stats)
     return output, used_mean, used_rstd
 
@@ -192,7 +190,7 @@ def _fused_backward(
         arrays.Epilogue(mask, activation, negative_slope, from_output),
     )
     first, *rest = (kept.new_empty(0) if g is None else g for g in found)
-    return (first, *rest)  # type: ignore[return-value]
+    return (first, *rest)
 
 
 def _fused_backward_shapes(
@@ -208,7 +206,7 @@ def _fused_backward_shapes(
         kept.new_empty(0) if t is None else torch.empty_like(t)
         for t in (kept, weight, bias, residual, slope)
     )
-    return (first, *others)  # type: ignore[return-value]
+    return (first, *others)
 
 
 def _fused_save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

@@ -100,9 +100,7 @@ def _names(model: nn.Module) -> list[str]:
 
 
 @contextlib.contextmanager
-def _entries(
-    model: nn.Module, key: str, statistics: Mapping[str, Statistics]
-) -> Iterator[None]:
+def _entries(model: nn.Module, key: str, statistics: Mapping[str, Statistics]) -> Iterator[None]:
     norms = {name: model.get_submodule(name).__dict__ for name in statistics}
     before = {name: entries.get(key) for name, entries in norms.items()}
     for name, entries in norms.items():
