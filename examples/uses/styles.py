@@ -52,7 +52,7 @@ for step in range(401):
     if step % 100 == 0:
         print(f"step {step:3}: mean squared error {loss.item():.4f}")
 
-shares = np.eye(4, dtype=np.float32)[[0, 1, 2, 3]].tolist() + [[0, 0.5, 0.5, 0], [0.5, 0, 0, 0.5]]
+shares = [*np.eye(4).tolist(), [0, 0.5, 0.5, 0], [0.5, 0, 0, 0.5]]
 titles = [*TINTS, "sepia + night", "plain + negative"]
 figure = Figure(figsize=(12, 1.9), layout="constrained")
 with instnorm.no_grad():
