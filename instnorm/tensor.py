@@ -78,6 +78,7 @@ class Tensor:
         "__weakref__",
         "_counter",
         "_grad",
+        "_hooks",
         "_output_index",
         "_requires_grad",
         "data",
@@ -89,13 +90,14 @@ class Tensor:
 
     data: npt.NDArray[Any]
     grad_fn: Function | None
+    _output_index: int  # which output of `grad_fn` it is; not set for a leaf
     _counter: list[int]  # how often the memory was changed in place; views share it
 
     def __init__(self, data: npt.ArrayLike | Tensor, requires_grad: bool = False) -> None:
         self.data = _as_array(data)
         self.grad_fn = None
-        self._output_index = 0
         self._grad: Tensor | None = None
+        self._hooks: dict[int, Any] | None = None
         self._requires_grad = False
         self._counter = data._counter if isinstance(data, Tensor) else [0]
         self.requires_grad = requires_grad
@@ -105,9 +107,7 @@ class Tensor:
         """Wrap an array that is known to be fit, at the least cost."""
         self = _new(Tensor)
         self.data = array
-        self.grad_fn = None
-        self._output_index = 0
-        self._grad = None
+        self.grad_fn = self._grad = self._hooks = None
         self._requires_grad = False
         self._counter = [0]
         return self
@@ -212,7 +212,8 @@ class Tensor:
             the wrong shape, the graph was freed by an earlier pass, or a Tensor that
             it needs was changed in place.
         """
-        autograd.backward(self, gradient, create_graph, retain_graph)
+        seeds = [autograd.seed(self, gradient)]
+        autograd.run_backward(seeds, None, create_graph, retain_graph)
 
     def detach(self) -> Tensor:
         """Return a Tensor that shares the memory but has no history."""
