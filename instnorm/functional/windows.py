@@ -231,6 +231,20 @@ def nearest_sources(
     shape: tuple[int, ...], size: Any, scale_factor: Any
 ) -> list[tuple[int, Array]]:
     """For each spatial axis, which element of the input each element of the result is."""
+    sources = []
+    for axis, new, step in resized_axes(shape, size, scale_factor):
+        # In float32, as in PyTorch: exact arithmetic would choose another element now and then.
+        length = shape[axis]
+        exact = np.float32(length) / np.float32(new) if step is None else np.float32(step)
+        source = np.floor(np.arange(new, dtype=np.float32) * exact).astype(np.intp)
+        sources.append((axis, np.minimum(source, length - 1)))
+    return sources
+
+
+def resized_axes(
+    shape: tuple[int, ...], size: Any, scale_factor: Any
+) -> list[tuple[int, int, float | None]]:
+    """For each spatial axis: which, its new length, and the step in the old that a factor gives."""
     spatial = shape[2:]
     if not spatial:
         raise ValueError(f"input has shape {shape}, expected (N, C, spatial...)")
@@ -241,16 +255,13 @@ def nearest_sources(
             f"{name} has {len(values)} entries, expected one for each of the "
             f"{len(spatial)} spatial axes"
         )
-    sources = []
+    axes = []
     for axis, (value, length) in enumerate(zip(values, spatial, strict=True), 2):
         new = _integer(value, "size") if size is not None else _scaled(length, value)
         if new < 1:
             raise ValueError(f"{name}={given} leaves no element of an axis of length {length}")
-        # In float32, as in PyTorch: exact arithmetic would choose another element now and then.
-        step = np.float32(length) / np.float32(new) if size is not None else np.float32(1 / value)
-        source = np.floor(np.arange(new, dtype=np.float32) * step).astype(np.intp)
-        sources.append((axis, np.minimum(source, length - 1)))
-    return sources
+        axes.append((axis, new, None if size is not None else 1 / value))
+    return axes
 
 
 def _scaled(length: int, factor: float) -> int:

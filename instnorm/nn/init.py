@@ -1,6 +1,6 @@
 """How parameters get their first values, under the names of torch.nn.init.
 
-All draws come from one generator, which `manual_seed` restarts. The functions fill
+All draws come from the generator that `manual_seed` restarts. The functions fill
 Tensors, and ndarrays such as ``layer.weight.data``, in place, and return them.
 """
 
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from instnorm.creation import generator, manual_seed
 from instnorm.tensor import Tensor
 
 __all__ = [
@@ -28,39 +29,14 @@ __all__ = [
 
 _T = TypeVar("_T", Tensor, npt.NDArray[Any])
 
-_generator = np.random.default_rng()
-
-
-def manual_seed(seed: int) -> None:
-    """Restart the generator that initializes parameters, for reproducible models.
-
-    Parameters
-    ----------
-    seed : int
-        Not negative.
-
-    Examples
-    --------
-    >>> import instnorm
-    >>> instnorm.manual_seed(0)
-    >>> first = instnorm.nn.Linear(2, 1)
-    >>> instnorm.manual_seed(0)
-    >>> second = instnorm.nn.Linear(2, 1)
-    >>> bool((first.weight.data == second.weight.data).all())
-    True
-    """
-    global _generator
-    _generator = np.random.default_rng(seed)
-
-
 def uniform_(tensor: _T, a: float = 0.0, b: float = 1.0) -> _T:
     """Fill with draws from the uniform distribution on [a, b)."""
-    return _fill(tensor, _generator.uniform(a, b, tensor.shape))
+    return _fill(tensor, generator().uniform(a, b, tensor.shape))
 
 
 def normal_(tensor: _T, mean: float = 0.0, std: float = 1.0) -> _T:
     """Fill with draws from the normal distribution."""
-    return _fill(tensor, _generator.normal(mean, std, tensor.shape))
+    return _fill(tensor, generator().normal(mean, std, tensor.shape))
 
 
 def constant_(tensor: _T, val: float) -> _T:
