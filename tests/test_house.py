@@ -21,7 +21,7 @@ ROOMS = [
     ["autograd", "tensor", "_primitives", "creation", "dtypes"],
     ["functional"],
     ["nn"],
-    ["optim"],
+    ["optim", "utils", "serialization", "inspection"],
     ["testing"],
     ["instnorm"],
     ["migrate", "convert", "checkpoints", "differences"],
