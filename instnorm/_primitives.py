@@ -353,11 +353,22 @@ def _sigmoid(a: Array) -> Array:
     return _quietly(lambda a: 1 / (1 + np.exp(-a)), a)  # where exp overflows, it is 0, rightly
 
 
+def _widely(function: ArrayMap) -> ArrayMap:
+    """The same function, computed in float32 where its argument is half precision."""
+
+    def wide(a: Array) -> Array:
+        if is_half(a.dtype):
+            return np.asarray(_quietly(function, a.astype(np.float32)), a.dtype)
+        return _quietly(function, a)
+
+    return wide
+
+
 def _erf(a: Array) -> Array:
     from scipy.special import erf  # takes a tenth of a second to import
 
-    wide = a.astype(np.float32) if is_half(a.dtype) else a
-    return np.asarray(erf(wide), a.dtype)
+    result: Array = erf(a)
+    return result
 
 
 def _normal_cdf(x: Tensor) -> Tensor:
@@ -385,17 +396,17 @@ Tanh = _elementwise("Tanh", np.tanh, lambda g, y: g * (1 - y * y), "y")
 Sigmoid = _elementwise("Sigmoid", _sigmoid, lambda g, y: g * (y * (1 - y)), "y")
 Softplus = _elementwise("Softplus", _softplus, lambda g, x: g * x.sigmoid(), "x")
 Erf = _elementwise(
-    "Erf", _erf, lambda g, x: g * ((-x * x).exp() * (2 / math.sqrt(math.pi))), "x"
+    "Erf", _widely(_erf), lambda g, x: g * ((-x * x).exp() * (2 / math.sqrt(math.pi))), "x"
 )
 GELU = _elementwise(
     "GELU",
-    lambda a: a * (0.5 + 0.5 * _erf(a * a.dtype.type(math.sqrt(0.5)))),
+    _widely(lambda a: a * (0.5 + 0.5 * _erf(a * math.sqrt(0.5)))),
     lambda g, x: g * (_normal_cdf(x) + x * _normal_density(x)),
     "x",
 )
 SiLU = _elementwise(
     "SiLU",
-    lambda a: a * _sigmoid(a),
+    _widely(lambda a: a * _sigmoid(a)),
     lambda g, x: g * (x.sigmoid() * (1 + x * (1 - x.sigmoid()))),
     "x",
 )
@@ -408,11 +419,14 @@ class Clamp(Function):
     def forward(ctx: Any, x: Tensor, least: float | None, most: float | None) -> Array:
         """Clip; NaN stays NaN."""
         ctx.inside = np.ones(x.shape, bool)
+        result = x.data
         if least is not None:
             ctx.inside &= x.data >= least
+            result = np.maximum(*alike(x, x._operand(least)))
         if most is not None:
             ctx.inside &= x.data <= most
-        return np.asarray(np.clip(x.data, least, most))
+            result = np.minimum(*alike(x.new(result), x._operand(most)))
+        return np.asarray(result)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:

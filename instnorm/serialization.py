@@ -64,7 +64,7 @@ def save(obj: Any, f: str | os.PathLike[str]) -> None:
         value == {"tensor": name} for name, value in form["dict"]
     )
     metadata = None if flat else {_KEY: json.dumps(form)}
-    contents = dumps({k: np.ascontiguousarray(a) for k, a in arrays.items()}, metadata)
+    contents = dumps({name: np.array(a, order="C") for name, a in arrays.items()}, metadata)
     part = Path(f"{os.fspath(f)}.part")
     try:
         part.write_bytes(contents)
@@ -94,11 +94,13 @@ def load(f: str | os.PathLike[str]) -> Any:
     safetensors = _safetensors()
     contents = Path(f).read_bytes()
     try:
-        arrays = safetensors.numpy.load(contents)
-        header = json.loads(contents[8 : 8 + int.from_bytes(contents[:8], "little")])
+        entries = safetensors.deserialize(contents)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{os.fspath(f)} is no safetensors file: {error}") from error
-    tensors = OrderedDict((name, Tensor(array)) for name, array in arrays.items())
+    tensors = OrderedDict((name, _tensor(entry)) for name, entry in entries)
+    # deserialize leaves the metadata out: they are in the file's JSON header, whose length the
+    # first eight bytes hold.
+    header = json.loads(contents[8 : 8 + int.from_bytes(contents[:8], "little")])
     metadata = header.get("__metadata__", {})
     return _rebuilt(json.loads(metadata[_KEY]), tensors) if _KEY in metadata else tensors
 
@@ -111,6 +113,18 @@ def _safetensors() -> Any:
             "save and load need safetensors: pip install safetensors"
         ) from error
     return safetensors
+
+
+def _tensor(entry: dict[str, Any]) -> Tensor:
+    name = entry["dtype"]
+    if name == "BF16":
+        import ml_dtypes
+
+        dtype = np.dtype(ml_dtypes.bfloat16)
+    else:  # such as F32, I64, U8, BOOL
+        code = "?" if name == "BOOL" else f"{name[0].lower()}{int(name[1:]) // 8}"
+        dtype = np.dtype(code)
+    return Tensor(np.frombuffer(entry["data"], dtype).reshape(entry["shape"]))
 
 
 def _described(obj: Any, name: str, arrays: dict[str, Array]) -> Any:

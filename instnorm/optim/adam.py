@@ -111,13 +111,12 @@ class Adam(Optimizer):
         if options["amsgrad"]:
             largest = state.setdefault("max_exp_avg_sq", np.zeros_like(square))
             square = np.maximum(largest, square, out=largest)
-        root = math.sqrt(1 - beta2 ** state["step"])
         denominator = np.sqrt(square)
-        denominator /= root
+        denominator /= math.sqrt(1 - beta2 ** state["step"])
         denominator += options["eps"]
-        np.divide(mean, denominator, out=denominator)
-        denominator *= lr / (1 - beta1 ** state["step"])
-        param.data -= denominator
+        step = mean / denominator
+        step *= lr / (1 - beta1 ** state["step"])
+        param.data -= step
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
         for name in ("lr", "eps", "weight_decay"):
