@@ -57,8 +57,9 @@ from instnorm.dtypes import (
 )
 from instnorm.inspection import draw, summary
 from instnorm.serialization import load, save
-from instnorm.tensor import Device as device
-from instnorm.tensor import Tensor, tensor
+from instnorm.tensor import Device, Tensor, tensor
+
+device = Device
 
 # The methods of Tensor that PyTorch has as functions too.
 abs = Tensor.abs
@@ -128,10 +129,10 @@ __all__ = [
     "instance_norm",
     "instance_norm_backward",
     "int",
+    "int8",
     "int16",
     "int32",
     "int64",
-    "int8",
     "is_grad_enabled",
     "load",
     "log",

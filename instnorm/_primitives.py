@@ -389,9 +389,7 @@ Exp = _elementwise("Exp", partial(_quietly, np.exp), lambda g, y: g * y, "y")
 Log = _elementwise("Log", partial(_quietly, np.log), lambda g, x: g / x, "x")
 Sqrt = _elementwise("Sqrt", partial(_quietly, np.sqrt), lambda g, y: g / (y * 2), "y")
 # The square root of a sum of squares, as in a norm, whose gradient at 0 is 0.
-Root = _elementwise(
-    "Root", np.sqrt, lambda g, y: g * (0.5 / y.where(y.data != 0, math.inf)), "y"
-)
+Root = _elementwise("Root", np.sqrt, lambda g, y: g * (0.5 / y.where(y.data != 0, math.inf)), "y")
 Tanh = _elementwise("Tanh", np.tanh, lambda g, y: g * (1 - y * y), "y")
 Sigmoid = _elementwise("Sigmoid", _sigmoid, lambda g, y: g * (y * (1 - y)), "y")
 Softplus = _elementwise("Softplus", _softplus, lambda g, x: g * x.sigmoid(), "x")
@@ -586,9 +584,7 @@ def split(x: Tensor, lengths: Sequence[int], axis: int) -> tuple[Tensor, ...]:
     """Parts of these lengths along an axis."""
     ends = np.cumsum(lengths).tolist()
     before = (slice(None),) * axis
-    return tuple(
-        [x[(*before, slice(end - n, end))] for end, n in zip(ends, lengths, strict=True)]
-    )
+    return tuple([x[(*before, slice(end - n, end))] for end, n in zip(ends, lengths, strict=True)])
 
 
 def accumulated(x: Tensor, axis: int) -> Tensor:

@@ -443,14 +443,14 @@ def run_backward(
                 _run_node(node, grads, pending, ready)
                 if not retain_graph:
                     node._saved = None if node._saved else ()
-        # Only leaves are left.
+        for leaf, grads in pending.items():  # only leaves are left
+            if leaf._hooks is not None and (wanted is None or wanted.has(leaf)):
+                _run_hooks(leaf._hooks, grads)
         if wanted is not None:
             return wanted.found(pending)
         while pending:
             leaf, grads = pending.popitem()
-            if leaf._hooks is not None:
-                _run_hooks(leaf._hooks, grads)
-            _accumulate(leaf, grads.pop(), create_graph)
+            _accumulate(leaf, grads.pop(), create_graph)  # type: ignore[arg-type]
         return ()
     finally:
         _mode.enabled = before
@@ -598,7 +598,7 @@ class _Wanted:
 
     def __init__(self, inputs: Sequence[Tensor], roots: list[_Target]) -> None:
         self._edges = [_edge_to(tensor) for tensor in inputs]
-        self._at_nodes: dict[Function, list[Tensor | None]] = {}
+        self._at_nodes: _Pending = {}
         self._targets = {target for target, _ in self._edges}
         wanted = set(self._edges)
         self._leading: set[Function] = set()
@@ -608,16 +608,17 @@ class _Wanted:
 
     def takes(self, node: Function, grads: list[Tensor | None]) -> bool:
         """Note the gradients of the node's outputs; return whether its backward has to run."""
-        if node in self._targets:
+        if self.has(node):
             self._at_nodes[node] = list(grads)
         return node in self._leading
 
+    def has(self, target: _Target) -> bool:
+        """Return whether a gradient of this node or leaf is asked for."""
+        return target in self._targets
+
     def found(self, at_leaves: _Pending) -> tuple[Tensor | None, ...]:
         """Return one gradient for each of the inputs, None where none came."""
-        found = {**self._at_nodes, **at_leaves}
-        for target in self._targets & at_leaves.keys():
-            if target._hooks is not None:
-                _run_hooks(target._hooks, found[target])
+        found: _Pending = {**self._at_nodes, **at_leaves}
         return tuple([found[t][index] if t in found else None for t, index in self._edges])
 
 

@@ -126,7 +126,11 @@ def full(
     """One value throughout; of its own kind of number unless `dtype` says otherwise."""
     dtype = Tensor(fill_value).dtype if dtype is None else dtype
     return _made(
-        lambda shape, dtype: np.full(shape, fill_value, dtype), (size,), dtype, device, requires_grad
+        lambda shape, dtype: np.full(shape, fill_value, dtype),
+        (size,),
+        dtype,
+        device,
+        requires_grad,
     )
 
 

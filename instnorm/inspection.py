@@ -188,7 +188,9 @@ def draw(tensor: Tensor, names: Module | dict[str, Tensor] | None = None) -> Dra
     """
     if not isinstance(tensor, Tensor):
         raise TypeError(f"tensor must be a Tensor, got {type(tensor).__name__}")
-    known: dict[str, Any] = dict(names.named_parameters()) if isinstance(names, Module) else dict(names or {})
+    known: dict[str, Any] = (
+        dict(names.named_parameters()) if isinstance(names, Module) else dict(names or {})
+    )
     labels = {id(t): name for name, t in known.items()}
     below: dict[Any, list[Any]] = {tensor: [] if tensor.grad_fn is None else [tensor.grad_fn]}
     stack = list(below[tensor])
@@ -201,17 +203,17 @@ def draw(tensor: Tensor, names: Module | dict[str, Tensor] | None = None) -> Dra
 
     def text(box: Any) -> str:
         if isinstance(box, Linear):  # all linear maps are this one Function: by whose map it is
-            name: str = box.maps[0].__qualname__
-            return name.partition(".<locals>")[0]
+            maps: Any = box.maps  # type: ignore[attr-defined]
+            return str(maps[0].__qualname__.partition(".<locals>")[0])
         if isinstance(box, Function):
             return type(box).__name__
         return f"{labels.get(id(box), 'result' if box is tensor else 'leaf')} {box.shape}"
 
     numbers = {box: i for i, box in enumerate(below)}
-    edges = [(numbers[source], numbers[box]) for box in below for source in below[box]]
+    arrows = [(numbers[source], numbers[box]) for box in below for source in below[box]]
     leaves = [isinstance(box, Tensor) and box.is_leaf for box in below]
     texts = [text(box) for box in below]
-    return Drawing(_svg(texts, edges, leaves), _dot(texts, edges))
+    return Drawing(_svg(texts, arrows, leaves), _dot(texts, arrows))
 
 
 def _dot(labels: Sequence[str], edges: Sequence[tuple[int, int]]) -> str:

@@ -60,8 +60,10 @@ def save(obj: Any, f: str | os.PathLike[str]) -> None:
     dumps = _safetensors().numpy.save
     arrays: dict[str, Array] = {}
     form = _described(obj, "", arrays)
-    flat = isinstance(obj, dict) and list(arrays) == list(obj) and all(
-        value == {"tensor": name} for name, value in form["dict"]
+    flat = (
+        isinstance(obj, dict)
+        and list(arrays) == list(obj)
+        and all(value == {"tensor": name} for name, value in form["dict"])
     )
     metadata = None if flat else {_KEY: json.dumps(form)}
     contents = dumps({name: np.array(a, order="C") for name, a in arrays.items()}, metadata)
@@ -136,7 +138,7 @@ def _described(obj: Any, name: str, arrays: dict[str, Array]) -> Any:
     if isinstance(obj, dict):
         for key in obj:
             if isinstance(key, bool) or not isinstance(key, str | int):
-                raise TypeError(f"keys must be str or int to be saved, got {key!r} in {name or obj}")
+                raise TypeError(f"keys must be str or int to be saved, got {key!r}")
         return {"dict": [[key, _described(obj[key], _below(name, key), arrays)] for key in obj]}
     if isinstance(obj, list | tuple):
         return [_described(entry, _below(name, i), arrays) for i, entry in enumerate(obj)]

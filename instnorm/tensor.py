@@ -636,7 +636,7 @@ class Tensor:
 
     def var(
         self,
-        dim: int | tuple[int, ...] | None = None,
+        dim: Any = None,
         unbiased: bool = True,
         keepdim: bool = False,
         *,
@@ -670,7 +670,7 @@ class Tensor:
 
     def std(
         self,
-        dim: int | tuple[int, ...] | None = None,
+        dim: Any = None,
         unbiased: bool = True,
         keepdim: bool = False,
         *,

@@ -9,9 +9,7 @@ from instnorm.functional._inputs import Input, as_tensor
 from instnorm.tensor import Tensor
 
 
-def dropout(
-    input: Input, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> Tensor:
+def dropout(input: Input, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Set elements to zero at random, and divide the others by ``1 - p``.
 
     Parameters

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from instnorm import _primitives as ops
 from instnorm._layouts import Array
 from instnorm.functional import windows as win
 from instnorm.functional._inputs import Input, as_tensor
+from instnorm.functional.linear_resize import LINEAR_MODES, linear_resize
 from instnorm.tensor import Tensor
-
-
-# The modes that average neighbours, and how many spatial axes each is for.
-_LINEAR_MODES = {"linear": 1, "bilinear": 2, "trilinear": 3}
 
 
 def interpolate(
@@ -61,50 +56,28 @@ def interpolate(
     tensor([[[0.  , 0.25, 0.75, 1.  ]]])
     """
     input = as_tensor(input, "input")
-    if mode != "nearest" and mode not in _LINEAR_MODES:
+    if mode != "nearest" and mode not in LINEAR_MODES:
         raise NotImplementedError(
             f"mode={mode!r} is not supported by interpolate, expected 'nearest', "
-            + " or ".join(map(repr, _LINEAR_MODES))
+            + " or ".join(map(repr, LINEAR_MODES))
         )
     if (size is None) == (scale_factor is None):
         raise ValueError(
             f"exactly one of size and scale_factor must be given, got size={size} and "
             f"scale_factor={scale_factor}"
         )
-    if mode == "nearest":
-        if align_corners is not None:
-            raise ValueError("align_corners has no meaning in mode 'nearest'")
-        for axis, source in win.nearest_sources(input.shape, size, scale_factor):
-            input = _repeated(input, axis, source)
-        return input
-    if input.ndim != 2 + _LINEAR_MODES[mode]:
-        raise ValueError(
-            f"input has shape {input.shape}, expected {_LINEAR_MODES[mode]} spatial axes after "
-            f"(N, C) for mode {mode!r}"
-        )
-    for axis, new, step in win.resized_axes(input.shape, size, scale_factor):
-        input = _between(input, axis, _positions(input, axis, new, step, bool(align_corners)))
+    if input.ndim < 3:
+        raise ValueError(f"input has shape {input.shape}, expected (N, C, spatial...)")
+    spatial = input.shape[2:]
+    lengths, factors = win.nearest_lengths(spatial, size, scale_factor)
+    if mode != "nearest":
+        return linear_resize(input, lengths, factors, mode, bool(align_corners))
+    if align_corners is not None:
+        raise ValueError("align_corners has no meaning in mode 'nearest'")
+    for i, (length, new) in enumerate(zip(spatial, lengths, strict=True)):
+        source = win.nearest_source(length, new, None if factors is None else factors[i])
+        input = _repeated(input, 2 + i, source)
     return input
-
-
-def _positions(input: Tensor, axis: int, new: int, step: float | None, corners: bool) -> Array:
-    """Where the elements of the result lie among those of the input, in its precision."""
-    length = input.shape[axis]
-    real = np.float64 if input.dtype == np.float64 else np.float32
-    index = np.arange(new, dtype=real)
-    if corners:
-        return index * real((length - 1) / (new - 1) if new > 1 else 0)
-    return np.maximum((index + real(0.5)) * real(length / new if step is None else step) - real(0.5), 0)
-
-
-def _between(input: Tensor, axis: int, positions: Array) -> Tensor:
-    """The mean of both neighbours of each position on an axis, weighed by their distances."""
-    length = input.shape[axis]
-    before = np.minimum(positions.astype(np.intp), length - 1)
-    after = np.minimum(before + 1, length - 1)
-    along = (-1, *(1 for _ in input.shape[axis + 1 :]))
-    share = (positions - before).astype(input.dtype).reshape(along)
-    return _repeated(input, axis, before) * (1 - share) + _repeated(input, axis, after) * share
 
 
 def _repeated(input: Tensor, axis: int, source: Array) -> Tensor:

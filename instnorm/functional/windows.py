@@ -227,27 +227,10 @@ class Window:
 # --- nearest neighbours -----------------------------------------------------------
 
 
-def nearest_sources(
-    shape: tuple[int, ...], size: Any, scale_factor: Any
-) -> list[tuple[int, Array]]:
-    """For each spatial axis, which element of the input each element of the result is."""
-    sources = []
-    for axis, new, step in resized_axes(shape, size, scale_factor):
-        # In float32, as in PyTorch: exact arithmetic would choose another element now and then.
-        length = shape[axis]
-        exact = np.float32(length) / np.float32(new) if step is None else np.float32(step)
-        source = np.floor(np.arange(new, dtype=np.float32) * exact).astype(np.intp)
-        sources.append((axis, np.minimum(source, length - 1)))
-    return sources
-
-
-def resized_axes(
-    shape: tuple[int, ...], size: Any, scale_factor: Any
-) -> list[tuple[int, int, float | None]]:
-    """For each spatial axis: which, its new length, and the step in the old that a factor gives."""
-    spatial = shape[2:]
-    if not spatial:
-        raise ValueError(f"input has shape {shape}, expected (N, C, spatial...)")
+def nearest_lengths(
+    spatial: tuple[int, ...], size: Any, scale_factor: Any
+) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
+    """The new length of each spatial axis, checked; and the factors where these are given."""
     given, name = (size, "size") if size is not None else (scale_factor, "scale_factor")
     values = tuple(given) if isinstance(given, Sequence) else (given,) * len(spatial)
     if len(values) != len(spatial):
@@ -255,13 +238,25 @@ def resized_axes(
             f"{name} has {len(values)} entries, expected one for each of the "
             f"{len(spatial)} spatial axes"
         )
-    axes = []
-    for axis, (value, length) in enumerate(zip(values, spatial, strict=True), 2):
-        new = _integer(value, "size") if size is not None else _scaled(length, value)
+    lengths = tuple(
+        [
+            _integer(value, "size") if size is not None else _scaled(length, value)
+            for value, length in zip(values, spatial, strict=True)
+        ]
+    )
+    for new, length in zip(lengths, spatial, strict=True):
         if new < 1:
             raise ValueError(f"{name}={given} leaves no element of an axis of length {length}")
-        axes.append((axis, new, None if size is not None else 1 / value))
-    return axes
+    return lengths, None if size is not None else values
+
+
+def nearest_source(length: int, new: int, factor: float | None) -> Array:
+    """Which element of an axis each element of the result is."""
+    # In float32, as in PyTorch: exact arithmetic would choose another element now and then.
+    step = np.float32(length) / np.float32(new) if factor is None else np.float32(1 / factor)
+    source = np.floor(np.arange(new, dtype=np.float32) * step).astype(np.intp)
+    nearest: Array = np.minimum(source, length - 1)
+    return nearest
 
 
 def _scaled(length: int, factor: float) -> int:

@@ -52,6 +52,7 @@ from instnorm.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, Gro
 from instnorm.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter
 
 __all__ = [
+    "GELU",
     "AvgPool2d",
     "BCEWithLogitsLoss",
     "BatchNorm1d",
@@ -62,7 +63,6 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
-    "GELU",
     "GroupNorm",
     "Identity",
     "InstanceNorm1d",

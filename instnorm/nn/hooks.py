@@ -89,8 +89,6 @@ class _Gate(Function):
         """Send the gradients through the function; None stands where no Tensor was."""
         each = iter(grads)
         needed = ctx.needs_input_grad[1:]
-        arrived = tuple(
-            [next(each) if is_tensor else None for is_tensor in ctx.places]
-        )
+        arrived = tuple([next(each) if is_tensor else None for is_tensor in ctx.places])
         shown = tuple([g if need else None for g, need in zip(arrived, needed, strict=True)])
         return None, *ctx.through(shown)

@@ -29,6 +29,7 @@ __all__ = [
 
 _T = TypeVar("_T", Tensor, npt.NDArray[Any])
 
+
 def uniform_(tensor: _T, a: float = 0.0, b: float = 1.0) -> _T:
     """Fill with draws from the uniform distribution on [a, b)."""
     return _fill(tensor, generator().uniform(a, b, tensor.shape))

@@ -79,10 +79,12 @@ class _BatchNorm(_Norm):
         self.track_running_stats = track_running_stats
         real, tracked = checked_dtype(device, dtype), track_running_stats
         self._make_parameters((num_features,), affine, bias, real)
-        self.register_buffer("running_mean", Tensor(np.empty(num_features, real)) if tracked else None)
-        self.register_buffer("running_var", Tensor(np.empty(num_features, real)) if tracked else None)
-        count = Tensor(np.zeros((), np.int64))
-        self.register_buffer("num_batches_tracked", count if tracked else None)
+        for name, buffer in (
+            ("running_mean", np.empty(num_features, real)),
+            ("running_var", np.empty(num_features, real)),
+            ("num_batches_tracked", np.zeros((), np.int64)),
+        ):
+            self.register_buffer(name, Tensor(buffer) if tracked else None)
         self.reset_parameters()
 
     def reset_running_stats(self) -> None:
