@@ -79,6 +79,6 @@ def _given_back(array: Array, places: Array, length: int, axis: int) -> Array:
     """The adjoint of `_taken`, for places in ascending order: sums of runs."""
     used, starts = np.unique(places, return_index=True)
     result = np.zeros_like(array, shape=(*array.shape[:axis], length, *array.shape[axis + 1 :]))
-    before: tuple[slice, ...] = (slice(None),) * axis
-    result[(*before, used)] = np.add.reduceat(array, starts, axis=axis)
+    index: Any = (*(slice(None),) * axis, used)
+    result[index] = np.add.reduceat(array, starts, axis=axis)
     return result

@@ -68,15 +68,13 @@ def interpolate(
         )
     if input.ndim < 3:
         raise ValueError(f"input has shape {input.shape}, expected (N, C, spatial...)")
-    spatial = input.shape[2:]
-    lengths, factors = win.nearest_lengths(spatial, size, scale_factor)
     if mode != "nearest":
+        lengths, factors = win.nearest_lengths(input.shape[2:], size, scale_factor)
         return linear_resize(input, lengths, factors, mode, bool(align_corners))
     if align_corners is not None:
         raise ValueError("align_corners has no meaning in mode 'nearest'")
-    for i, (length, new) in enumerate(zip(spatial, lengths, strict=True)):
-        source = win.nearest_source(length, new, None if factors is None else factors[i])
-        input = _repeated(input, 2 + i, source)
+    for axis, source in win.nearest_sources(input.shape, size, scale_factor):
+        input = _repeated(input, axis, source)
     return input
 
 

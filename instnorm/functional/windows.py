@@ -250,13 +250,19 @@ def nearest_lengths(
     return lengths, None if size is not None else values
 
 
-def nearest_source(length: int, new: int, factor: float | None) -> Array:
-    """Which element of an axis each element of the result is."""
-    # In float32, as in PyTorch: exact arithmetic would choose another element now and then.
-    step = np.float32(length) / np.float32(new) if factor is None else np.float32(1 / factor)
-    source = np.floor(np.arange(new, dtype=np.float32) * step).astype(np.intp)
-    nearest: Array = np.minimum(source, length - 1)
-    return nearest
+def nearest_sources(
+    shape: tuple[int, ...], size: Any, scale_factor: Any
+) -> list[tuple[int, Array]]:
+    """For each spatial axis, which element of the input each element of the result is."""
+    lengths, factors = nearest_lengths(shape[2:], size, scale_factor)
+    sources = []
+    for i, (length, new) in enumerate(zip(shape[2:], lengths, strict=True)):
+        # In float32, as in PyTorch: exact arithmetic would choose another element now and then.
+        exact = np.float32(length) / np.float32(new)
+        step = exact if factors is None else np.float32(1 / factors[i])
+        source = np.floor(np.arange(new, dtype=np.float32) * step).astype(np.intp)
+        sources.append((2 + i, np.minimum(source, length - 1)))
+    return sources
 
 
 def _scaled(length: int, factor: float) -> int:
