@@ -98,7 +98,7 @@ def test_one_image_that_is_read_as_sequences_is_warned_of(channels):
     with pytest.warns(
         UserWarning, match=r"is read as 8 sequences of length 9, .* pass x\[None\]"
     ) as w:
-        y, mean, rstd = instance_norm(image, channel_axis=-1, return_stats=True)
+        y = instance_norm(image, channel_axis=-1)
     assert w[0].filename == __file__
     # These are said without a doubt, and warn of nothing.
     np.testing.assert_array_equal(instance_norm(image, channel_axis=2), y)
