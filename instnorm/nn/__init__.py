@@ -6,7 +6,7 @@
 from typing import NoReturn
 
 from instnorm._missing import missing
-from instnorm.nn import init, mindspore, utils
+from instnorm.nn import functional, init, mindspore, utils
 from instnorm.nn.activation import (
     GELU,
     LeakyReLU,
@@ -95,6 +95,7 @@ __all__ = [
     "UninitializedBuffer",
     "UninitializedParameter",
     "Upsample",
+    "functional",
     "init",
     "mindspore",
     "utils",

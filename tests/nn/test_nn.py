@@ -1,6 +1,7 @@
 """Module and the layers that toy models are built of: as torch.nn's, in numbers and in names."""
 
 import copy
+import importlib
 import math
 import pickle
 import re
@@ -728,7 +729,16 @@ def test_all_is_public():
     for name in nn.__all__:
         assert hasattr(nn, name)
         assert name == "mindspore" or hasattr(torch.nn, name)
-    assert dir(nn) == nn.__all__
+    assert dir(nn) == sorted(nn.__all__)
+
+
+def test_functional_is_found_where_torchs_is():
+    assert nn.functional is importlib.import_module("instnorm.nn.functional")
+    assert dir(nn.functional) == instnorm.functional.__all__
+    for name in instnorm.functional.__all__:
+        assert getattr(nn.functional, name) is getattr(instnorm.functional, name)
+    with pytest.raises(AttributeError, match="nearest: gelu"):
+        nn.functional.gelo  # noqa: B018
 
 
 @pytest.mark.parametrize(
