@@ -8,7 +8,7 @@ checks gradients. Most names are PyTorch's: ``import instnorm as torch`` goes a 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from instnorm import autograd, functional, nn, optim, testing, utils
+from instnorm import autograd, cuda, functional, nn, optim, testing, utils
 from instnorm._missing import missing
 from instnorm._runtime import memory as memory
 from instnorm._runtime import simd as simd
@@ -35,6 +35,7 @@ from instnorm.creation import (
     randn,
     randperm,
     stack,
+    where,
     zeros,
     zeros_like,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "cat",
     "chunk",
     "clamp",
+    "cuda",
     "cumsum",
     "device",
     "double",
@@ -178,17 +180,16 @@ __all__ = [
     "unsqueeze",
     "utils",
     "var",
+    "where",
     "zeros",
     "zeros_like",
 ]
 
 # What PyTorch has and this package has not: what is nearest.
 _INSTEAD = {
-    "cuda": "instnorm computes on the CPU",
     "compile": "instnorm runs as it is written",
     "autocast": "instnorm has no mixed precision; see Module.half",
     "einsum": "nearest: matmul, permute, sum",
-    "where": "write x.where(condition, other)",
     "mm": "write a @ b",
     "bmm": "write a @ b",
     "norm": "write x.norm()",

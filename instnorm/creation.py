@@ -29,6 +29,7 @@ __all__ = [
     "randn",
     "randperm",
     "stack",
+    "where",
     "zeros",
     "zeros_like",
 ]
@@ -282,6 +283,21 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
                 f"{parts[0].shape}"
             )
     return cat([part.unsqueeze(dim) for part in parts], dim)
+
+
+def where(condition: Tensor | Array, input: Tensor | float, other: Tensor | float) -> Tensor:
+    """Return the elements of `input` where `condition` is True, those of `other` elsewhere.
+
+    Examples
+    --------
+    >>> import instnorm
+    >>> x = instnorm.tensor([-1.0, 2.0])
+    >>> instnorm.where(x > 0, x, 0.0)
+    tensor([0., 2.])
+    """
+    if not isinstance(input, Tensor) and isinstance(other, Tensor):  # which gives the dtype
+        input = other._operand(input)
+    return (input if isinstance(input, Tensor) else Tensor(input)).where(condition, other)
 
 
 def _made(

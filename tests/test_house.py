@@ -18,7 +18,7 @@ ROOMS = [
     ["_core", "_missing"],
     ["_runtime"],
     ["arrays", "_layouts"],
-    ["autograd", "tensor", "_primitives", "creation", "dtypes"],
+    ["autograd", "tensor", "_primitives", "creation", "dtypes", "cuda"],
     ["functional"],
     ["nn"],
     ["optim", "utils", "serialization", "inspection"],

@@ -34,6 +34,12 @@ MADE = {
     "cat of all dimensions": lambda t: t.cat((t.ones(1, 2), t.zeros(3, 2)), dim=-2),
     "stack": lambda t: t.stack([t.ones(2), t.zeros(2)], dim=-1),
     "stack scalars": lambda t: t.stack([t.tensor(1.0), t.tensor(2.0)]),
+    "where": lambda t: t.where(t.arange(3) > 1, t.ones(3), t.zeros(1)),
+    "where number": lambda t: t.where(t.arange(3) > 1, t.ones(3, dtype=t.float64), 0.0),
+    "where numbers first": lambda t: t.where(t.arange(3) > 1, 2.5, t.ones(3, dtype=t.float16)),
+    "device of a script": lambda t: t.ones(
+        1, device=t.device("cuda" if t.cuda.is_available() else "cpu")
+    ),
     "function": lambda t: t.softmax(t.ones(2, 2), dim=1),
     **{
         f"dtype {name}": lambda t, name=name: t.ones(1, dtype=getattr(t, name))
@@ -131,7 +137,7 @@ ERRORS = {
         ValueError,
         r"tensors\[1\] has shape \(3,\)",
     ),
-    "cuda": (lambda: instnorm.cuda, AttributeError, "computes on the CPU"),
+    "cuda": (lambda: instnorm.cuda.synchronize, AttributeError, "instnorm.cuda has no attribute"),
     "spelling": (lambda: instnorm.zeroes, AttributeError, "nearest: zeros"),
 }
 

@@ -688,6 +688,13 @@ def test_manual_seed_makes_models_reproducible():
         (lambda t: nn.init.kaiming_uniform_(t), *2 * [None], math.sqrt(2 / 60)),
         (lambda t: nn.init.kaiming_uniform_(t, a=2), *2 * [None], math.sqrt(2 / 5 / 60)),
         (lambda t: nn.init.kaiming_normal_(t), *2 * [None], math.sqrt(2 / 60)),
+        (lambda t: nn.init.kaiming_normal_(t, mode="fan_out"), *2 * [None], math.sqrt(2 / 600)),
+        (
+            lambda t: nn.init.kaiming_uniform_(t, nonlinearity="tanh"),
+            *2 * [None],
+            5 / 3 / math.sqrt(60),
+        ),
+        (lambda t: nn.init.xavier_normal_(t, gain=2), *2 * [None], 2 * math.sqrt(2 / 660)),
         (lambda t: nn.init.xavier_uniform_(t, gain=3), *2 * [None], 3 * math.sqrt(2 / 660)),
         (lambda t: nn.init.normal_(t, 1, 0.5), *2 * [None], 0.5),
     ],
@@ -711,6 +718,21 @@ def test_init_of_constants():
     assert nn.init.constant_(t, 2.5).tolist() == [[2.5, 2.5], [2.5, 2.5]]
     with pytest.raises(ValueError, match=r"needs at least 2 axes.*got shape \(3,\)"):
         nn.init.kaiming_uniform_(Tensor(np.empty(3)))
+
+
+@pytest.mark.parametrize("nonlinearity", ["linear", "sigmoid", "tanh", "relu", "leaky_relu"])
+def test_gains_are_torchs(nonlinearity):
+    for param in ((), (0.3,)):
+        expected = torch.nn.init.calculate_gain(nonlinearity, *param)
+        assert nn.init.calculate_gain(nonlinearity, *param) == pytest.approx(expected)
+
+
+def test_init_names_bad_arguments():
+    w = Tensor(np.empty((2, 3)))
+    with pytest.raises(ValueError, match="mode must be 'fan_in' or 'fan_out', got 'fan'"):
+        nn.init.kaiming_normal_(w, mode="fan")
+    with pytest.raises(ValueError, match=r"nonlinearity must be one of linear, .* got 'swish'"):
+        nn.init.kaiming_uniform_(w, nonlinearity="swish")
 
 
 def test_reset_parameters_draws_anew():
