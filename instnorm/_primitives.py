@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from instnorm._layouts import Array
+from instnorm._special import erf
 from instnorm.autograd import Function
 
 if TYPE_CHECKING:
@@ -364,13 +365,6 @@ def _widely(function: ArrayMap) -> ArrayMap:
     return wide
 
 
-def _erf(a: Array) -> Array:
-    from scipy.special import erf  # takes a tenth of a second to import
-
-    result: Array = erf(a)
-    return result
-
-
 def _normal_cdf(x: Tensor) -> Tensor:
     return (Erf.apply(x * math.sqrt(0.5)) + 1) * 0.5
 
@@ -394,11 +388,11 @@ Tanh = _elementwise("Tanh", np.tanh, lambda g, y: g * (1 - y * y), "y")
 Sigmoid = _elementwise("Sigmoid", _sigmoid, lambda g, y: g * (y * (1 - y)), "y")
 Softplus = _elementwise("Softplus", _softplus, lambda g, x: g * x.sigmoid(), "x")
 Erf = _elementwise(
-    "Erf", _widely(_erf), lambda g, x: g * ((-x * x).exp() * (2 / math.sqrt(math.pi))), "x"
+    "Erf", _widely(erf), lambda g, x: g * ((-x * x).exp() * (2 / math.sqrt(math.pi))), "x"
 )
 GELU = _elementwise(
     "GELU",
-    _widely(lambda a: a * (0.5 + 0.5 * _erf(a * math.sqrt(0.5)))),
+    _widely(lambda a: a * (0.5 + 0.5 * erf(a * math.sqrt(0.5)))),
     lambda g, x: g * (_normal_cdf(x) + x * _normal_density(x)),
     "x",
 )

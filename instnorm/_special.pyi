@@ -1,0 +1,3 @@
+import numpy as np
+
+erf: np.ufunc
