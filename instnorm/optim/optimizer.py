@@ -92,7 +92,8 @@ class Optimizer:
             for param in group["params"]:
                 if param._grad is not None:
                     grad = param._grad.data
-                    self._update(param, -grad if group["maximize"] else grad, group)
+                    grad = np.asarray(-grad) if group["maximize"] else grad
+                    self._update(param, grad, group)
                     param.mark_changed()
         return loss
 
