@@ -61,7 +61,7 @@ def script(name, state=None, steps=24):
             halves = x.chunk(2, dim=1)
             x = torch.stack([F.gelu(halves[0]), F.silu(halves[1])], dim=1)
             x = torch.flatten(x, 1).view(x.size(0), 2, -1).permute(0, 2, 1)
-            x = F.layer_norm(x, (2,)).mean(dim=-1).repeat(1, 1)
+            x = F.layer_norm(x, x.shape[1:]).mean(dim=-1).repeat(1, 1)
             x = self.drop(x.reshape(x.shape[0], -1))
             return self.heads["class"](x), self.heads["size"](x).squeeze(1)
 
