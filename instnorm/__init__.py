@@ -58,6 +58,7 @@ from instnorm.dtypes import (
 )
 from instnorm.inspection import draw, summary
 from instnorm.serialization import load, save
+from instnorm.statistics import Statistics
 from instnorm.tensor import Device, Tensor, tensor
 
 device = Device
@@ -99,6 +100,7 @@ except PackageNotFoundError:  # a source tree that was built in place
     __version__ = "0+unknown"
 
 __all__ = [
+    "Statistics",
     "Tensor",
     "abs",
     "arange",

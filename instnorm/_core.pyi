@@ -29,9 +29,18 @@ def forward(
     rstd: _Doubles,
     eps: float,
     channels_last: bool = False,
+    residual: _Floats | None = None,
+    mask: npt.NDArray[np.bool_] | None = None,
+    activation: int = 0,
+    slope: _Doubles | None = None,
 ) -> None: ...
 def statistics(
-    x: _Floats, mean: _Doubles, rstd: _Doubles, eps: float, channels_last: bool = False
+    x: _Floats,
+    mean: _Doubles,
+    rstd: _Doubles,
+    eps: float,
+    channels_last: bool = False,
+    mask: npt.NDArray[np.bool_] | None = None,
 ) -> None: ...
 def forward_given(
     x: _Floats,
@@ -41,6 +50,10 @@ def forward_given(
     mean: _Doubles,
     rstd: _Doubles,
     channels_last: bool = False,
+    residual: _Floats | None = None,
+    mask: npt.NDArray[np.bool_] | None = None,
+    activation: int = 0,
+    slope: _Doubles | None = None,
 ) -> None: ...
 def backward(
     grad_output: _Floats,
@@ -53,6 +66,14 @@ def backward(
     grad_bias: _Doubles,
     through_statistics: bool,
     channels_last: bool = False,
+    bias: _Floats | None = None,
+    residual: _Floats | None = None,
+    mask: npt.NDArray[np.bool_] | None = None,
+    activation: int = 0,
+    slope: _Doubles | None = None,
+    grad_residual: _Floats | None = None,
+    grad_slope: _Doubles | None = None,
+    from_output: bool = False,
 ) -> None: ...
 
 # The entries for small arrays take anything, and return None for what is not small and plain.
@@ -81,4 +102,5 @@ def update_running(
     momentum: float,
     eps: float,
     length: int,
+    counts: npt.NDArray[np.int64] | None = None,
 ) -> bool: ...

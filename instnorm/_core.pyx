@@ -6,7 +6,8 @@
 The kernels are in the files of `_kernels/`, which are read in below, from the small to the large:
 
 * `registers.hpp` makes registers a type; `half.hpp` widens and rounds float16 and bfloat16;
-  `memory.hpp` loads and stores; `machine.hpp` knows the compiler. `registers.pxi` declares them.
+  `memory.hpp` loads and stores; `epilogue.hpp` has what the last passes do with a register;
+  `machine.hpp` knows the compiler. `registers.pxi` declares them.
 * `constants.pxi` has all sizes and limits, each with its reason.
 * `coefficients.pxi` has the formulas, from sums to the coefficients of the last pass.
 * `moments.pxi` sums blocks of long rows, exactly enough; `long_rows.pxi` and `short_rows.pxi`
@@ -23,6 +24,7 @@ cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.math cimport fabs, isfinite
 from libc.stdlib cimport free, malloc
+from libc.string cimport memset
 
 cnp.import_array()
 
@@ -87,7 +89,8 @@ cdef int new_job(Job *job, cnp.ndarray x, bint channels_last, double eps) except
     job.samples = cnp.PyArray_DIM(x, 0)
     job.channels = cnp.PyArray_DIM(x, axes - 1 if channels_last else 1)
     job.rows = job.samples * job.channels
-    job.length = cnp.PyArray_SIZE(x) // job.rows if job.rows else 0
+    job.stride = cnp.PyArray_SIZE(x) // job.rows if job.rows else 0
+    job.length = job.count = job.stride
     job.threads = threads_for(job.rows * job.length)
     job.l2_bytes = l2_bytes
     # Whole rows would give some thread up to twice another's share: then share out blocks.
@@ -106,6 +109,16 @@ cdef int new_job(Job *job, cnp.ndarray x, bint channels_last, double eps) except
     job.affine.bias = NULL
     job.affine.weight_is_double = False
     job.affine.bias_is_double = False
+    job.affine.size = job.channels
+    job.has_epilogue = False
+    job.residual = NULL
+    job.grad_residual = NULL
+    job.mask = NULL
+    job.activation = NO_ACTIVATION
+    job.slope = NULL
+    job.slopes = 1
+    job.from_output = False
+    job.sum_slope = NULL
     return typenum
 
 
@@ -113,13 +126,13 @@ cdef inline void choose_streaming(
     Job *job, int arrays, Py_ssize_t itemsize, bint in_place
 ) noexcept nogil:
     """Write past the caches where they do not hold so many arrays."""
-    cdef Py_ssize_t nbytes = arrays * job.rows * job.length * itemsize
+    cdef Py_ssize_t nbytes = arrays * job.rows * job.stride * itemsize
     if in_place:
         job.stream = False
     elif job.channels_last:
         job.stream = nbytes >= STREAM_PIXELS_ABOVE
     else:
-        job.stream = nbytes >= STREAM_ABOVE and job.length * itemsize >= STREAM_ROW
+        job.stream = nbytes >= STREAM_ABOVE and job.stride * itemsize >= STREAM_ROW
 
 
 cdef void *checked(object array, str name, int typenum, Py_ssize_t size, bint written) except NULL:
@@ -137,19 +150,56 @@ cdef void *checked(object array, str name, int typenum, Py_ssize_t size, bint wr
     return cnp.PyArray_DATA(array)
 
 
+cdef inline bint is_double(object array) noexcept:
+    return isinstance(array, cnp.ndarray) and cnp.PyArray_TYPE(array) == cnp.NPY_DOUBLE
+
+
+cdef const void *parameter(Job *job, object array, str name) except? NULL:
+    """The address of a weight or bias, or NULL."""
+    if array is None:
+        return NULL
+    return checked(
+        array, name, cnp.NPY_DOUBLE if is_double(array) else cnp.NPY_FLOAT, job.affine.size, False
+    )
+
+
 cdef int set_affine(Job *job, object weight, object bias) except -1:
-    if weight is not None:
-        job.affine.weight_is_double = cnp.PyArray_TYPE(weight) == cnp.NPY_DOUBLE
-        job.affine.weight = checked(
-            weight, "weight", cnp.NPY_DOUBLE if job.affine.weight_is_double else cnp.NPY_FLOAT,
-            job.channels, False,
+    """Weight and bias have one number for each channel, or both have one for each row."""
+    for array in (weight, bias):
+        if array is not None and cnp.PyArray_SIZE(array) == job.rows:
+            job.affine.size = job.rows
+    job.affine.weight = parameter(job, weight, "weight")
+    job.affine.bias = parameter(job, bias, "bias")
+    job.affine.weight_is_double = is_double(weight)
+    job.affine.bias_is_double = is_double(bias)
+    return 0
+
+
+cdef int set_mask(Job *job, object mask) except -1:
+    if mask is not None:
+        job.mask = <const unsigned char *>checked(
+            mask, "mask", cnp.NPY_BOOL, job.samples * job.stride, False
         )
-    if bias is not None:
-        job.affine.bias_is_double = cnp.PyArray_TYPE(bias) == cnp.NPY_DOUBLE
-        job.affine.bias = checked(
-            bias, "bias", cnp.NPY_DOUBLE if job.affine.bias_is_double else cnp.NPY_FLOAT,
-            job.channels, False,
-        )
+        job.has_epilogue = True
+    return 0
+
+
+cdef int set_epilogue(
+    Job *job, int typenum, object residual, object mask, int activation, object slope
+) except -1:
+    cdef Py_ssize_t size = job.rows * job.stride
+    set_mask(job, mask)
+    if residual is not None:
+        job.residual = checked(residual, "residual", typenum, size, False)
+        job.has_epilogue = True
+    if not NO_ACTIVATION <= activation <= LEAKY_RELU:
+        raise ValueError(f"activation is {activation}, expected one of the numbers from 0 to 2")
+    job.activation = activation
+    if activation == LEAKY_RELU:
+        job.slopes = 1 if cnp.PyArray_SIZE(slope) == 1 else job.channels
+        job.slope = <const double *>checked(slope, "slope", cnp.NPY_DOUBLE, job.slopes, False)
+    if activation != NO_ACTIVATION:
+        job.has_epilogue = True
     return 0
 
 
@@ -168,50 +218,110 @@ cdef enum Task:
     BACKWARD        # grad_input and the sums of the rows
 
 
-cdef void run_rows(
+cdef void run_span(
     Task task, const element *grad_output, const element *x, element *out, const Job *job,
-    Py_ssize_t first, Py_ssize_t end,
+    Py_ssize_t first, Py_ssize_t end, const row_kind *kind,
 ) noexcept nogil:
-    """Rows from `first` up to `end`, on this thread."""
+    """Rows from `first` up to `end`, all of the same length."""
+    cdef bint backward = task == BACKWARD
     if task == APPLY:
-        apply_rows(x, out, job, first, end)
-    elif task == BACKWARD:
-        if job.length <= SHORT:
-            backward_short(grad_output, x, out, job, first, end)
+        apply_rows(x, out, job, first, end, kind)
+    elif job.mask != NULL and job.length < 8:
+        if backward:
+            exact_backward(grad_output, x, out, job, first, end, kind)
         else:
-            backward_rows(grad_output, x, out, job, first, end)
+            exact_forward(x, out, job, first, end, kind)
+    elif backward and job.length <= SHORT:
+        backward_short(grad_output, x, out, job, first, end, kind)
+    elif backward:
+        backward_rows(grad_output, x, out, job, first, end, kind)
     elif job.length <= SHORT:
-        forward_short(x, out, job, first, end)
-    elif task == STATISTICS:
-        statistics_of_rows(x, job, first, end)
+        forward_short(x, out, job, first, end, kind)
     else:
-        forward_rows(x, out, job, first, end)
+        forward_rows(x, out, job, first, end, kind)
+
+
+cdef void clear_rows(
+    element *out, const Job *job, Py_ssize_t first, Py_ssize_t end
+) noexcept nogil:
+    cdef Py_ssize_t row
+    if out != NULL and job.length < job.stride:
+        for row in range(first, end):
+            clear_after(out + row * job.stride, job, 1)
+
+
+cdef bint run_split(
+    Task task, const element *grad_output, const element *x, element *out, const Job *job,
+    Py_ssize_t first, Py_ssize_t end, const row_kind *kind,
+) noexcept nogil:
+    """As run_span, but that threads share each row that is long enough. False: no memory."""
+    if job.length >= job.threads * BLOCK and task != APPLY:
+        if task == BACKWARD:
+            return backward_split_rows(grad_output, x, out, job, first, end, kind)
+        return forward_split_rows(x, out, job, first, end, kind)
+    run_span(task, grad_output, x, out, job, first, end, kind)
+    return True
+
+
+cdef bint run_rows(
+    Task task, const element *grad_output, const element *x, element *out, const Job *job,
+    Py_ssize_t first, Py_ssize_t end, bint split, const row_kind *kind,
+) noexcept nogil:
+    """Rows from `first` up to `end`; each sample has a mask of its own. False: no memory."""
+    cdef Job of_sample = job[0]
+    cdef Py_ssize_t start = first, next_sample
+    cdef bint done = True
+    if job.mask == NULL and not split:
+        run_span(task, grad_output, x, out, job, first, end, kind)
+        return True
+    while start < end and done:
+        next_sample = min(end, (start // job.channels + 1) * job.channels)
+        take_mask(&of_sample, job, start // job.channels)
+        if split:
+            done = run_split(task, grad_output, x, out, &of_sample, start, next_sample, kind)
+        else:
+            run_span(task, grad_output, x, out, &of_sample, start, next_sample, kind)
+        clear_rows(out, &of_sample, start, next_sample)
+        clear_rows(<element *>job.grad_residual, &of_sample, start, next_sample)
+        start = next_sample
+    return done
+
+
+cdef bint run_threads(
+    Task task, const element *grad_output, const element *x, element *out, const Job *job,
+    const row_kind *kind,
+) noexcept nogil:
+    """Rows, by all threads. False: no memory."""
+    cdef int thread
+    # A parallel loop, even of one thread, costs more than small rows do.
+    if job.split_rows or job.threads == 1:
+        return run_rows(
+            task, grad_output, x, out, job, 0, job.rows, job.split_rows and task != APPLY, kind
+        )
+    for thread in prange(job.threads, num_threads=job.threads, schedule="static"):
+        run_rows(
+            task, grad_output, x, out, job, share(job.rows, job.threads, thread),
+            share(job.rows, job.threads, thread + 1), False, kind,
+        )
+    return True
 
 
 cdef bint run_all(
     Task task, const element *grad_output, const element *x, element *out, Job *job
 ) noexcept nogil:
     """Choose the way to walk the array. False: no memory."""
-    cdef int thread
     choose_streaming(
         job, 3 if task == BACKWARD else 2, sizeof(element), x == out or grad_output == out
     )
     if job.channels_last:
-        return channels_last(grad_output, x, out, job, task == APPLY)
-    if job.split_rows and (task == FORWARD or task == STATISTICS):
-        return forward_split_rows(x, out, job)
-    if job.split_rows and task == BACKWARD:
-        return backward_split_rows(grad_output, x, out, job)
-    # A parallel loop, even of one thread, costs more than small rows do.
-    if job.threads == 1:
-        run_rows(task, grad_output, x, out, job, 0, job.rows)
-        return True
-    for thread in prange(job.threads, num_threads=job.threads, schedule="static"):
-        run_rows(
-            task, grad_output, x, out, job, share(job.rows, job.threads, thread),
-            share(job.rows, job.threads, thread + 1),
-        )
-    return True
+        if job.has_epilogue:
+            return channels_last(
+                grad_output, x, out, job, task == APPLY, <const pixel_epilogue *>NULL
+            )
+        return channels_last(grad_output, x, out, job, task == APPLY, <const no_epilogue *>NULL)
+    if job.has_epilogue:
+        return run_threads(task, grad_output, x, out, job, <const row_epilogue *>NULL)
+    return run_threads(task, grad_output, x, out, job, <const no_epilogue *>NULL)
 
 
 cdef int run(
@@ -234,25 +344,36 @@ cdef int run(
     return 0
 
 
+# The epilogue of the entries below, see `_kernels/epilogue.hpp`:
+#     residual      IN  as x, or None
+#     mask          IN  (N, spatial...) bool, True where elements count, or None
+#     activation    0: none, 1: ReLU, 2: leaky ReLU
+#     slope         IN  (1,) or (C,) float64, of the leaky ReLU
+
 def forward(
     cnp.ndarray x,          # IN  (N, C, spatial...), or (N, spatial..., C) if channels_last;
                             #     float32, float64, float16, or uint16: bits of bfloat16
-    cnp.ndarray y,          # OUT as x; may be x
-    weight,                 # IN  (C,) float32 or float64, or None
-    bias,                   # IN  (C,) float32 or float64, or None
+    cnp.ndarray y,          # OUT as x; may be x, or residual
+    weight,                 # IN  (C,) or (N, C) float32 or float64, or None
+    bias,                   # IN  as weight
     cnp.ndarray mean,       # OUT (N, C) float64
     cnp.ndarray rstd,       # OUT (N, C) float64
     double eps,
     bint channels_last=False,
+    residual=None,
+    mask=None,
+    int activation=0,
+    slope=None,
 ):
     """Instance normalization of x into y by x's own statistics."""
     cdef Job job
     cdef int typenum = new_job(&job, x, channels_last, eps)
-    cdef Py_ssize_t size = job.rows * job.length
+    cdef Py_ssize_t size = job.rows * job.stride
     cdef void *x_data = checked(x, "x", typenum, size, False)
     cdef void *y_data = checked(y, "y", typenum, size, True)
     set_affine(&job, weight, bias)
     set_statistics(&job, mean, rstd, True)
+    set_epilogue(&job, typenum, residual, mask, activation, slope)
     if size == 0:
         return
     with nogil:
@@ -265,13 +386,15 @@ def statistics(
     cnp.ndarray rstd,       # OUT (N, C) float64
     double eps,
     bint channels_last=False,
+    mask=None,
 ):
     """The mean and 1 / sqrt(var + eps) of each channel of each sample of x."""
     cdef Job job
     cdef int typenum = new_job(&job, x, channels_last, eps)
-    cdef void *data = checked(x, "x", typenum, job.rows * job.length, False)
+    cdef void *data = checked(x, "x", typenum, job.rows * job.stride, False)
     set_statistics(&job, mean, rstd, True)
-    if job.rows * job.length == 0:
+    set_mask(&job, mask)
+    if job.rows * job.stride == 0:
         return
     with nogil:
         run(STATISTICS, typenum, NULL, data, NULL, &job)
@@ -279,21 +402,26 @@ def statistics(
 
 def forward_given(
     cnp.ndarray x,          # IN  as in forward
-    cnp.ndarray y,          # OUT as x; may be x
-    weight,                 # IN  (C,) float32 or float64, or None
-    bias,                   # IN  (C,) float32 or float64, or None
+    cnp.ndarray y,          # OUT as x; may be x, or residual
+    weight,                 # IN  as in forward
+    bias,                   # IN  as in forward
     cnp.ndarray mean,       # IN  (N, C) float64
     cnp.ndarray rstd,       # IN  (N, C) float64
     bint channels_last=False,
+    residual=None,
+    mask=None,
+    int activation=0,
+    slope=None,
 ):
     """Instance normalization of x into y by statistics that are given."""
     cdef Job job
     cdef int typenum = new_job(&job, x, channels_last, 0)
-    cdef Py_ssize_t size = job.rows * job.length
+    cdef Py_ssize_t size = job.rows * job.stride
     cdef void *x_data = checked(x, "x", typenum, size, False)
     cdef void *y_data = checked(y, "y", typenum, size, True)
     set_affine(&job, weight, bias)
     set_statistics(&job, mean, rstd, False)
+    set_epilogue(&job, typenum, residual, mask, activation, slope)
     if size == 0:
         return
     with nogil:
@@ -302,25 +430,33 @@ def forward_given(
 
 cdef int run_backward(
     int typenum, const void *grad_output, const void *x, void *grad_input,
-    double *grad_weight,    # OUT C
-    double *grad_bias,      # OUT C
+    double *grad_weight,    # OUT as many as job.affine.size
+    double *grad_bias,      # OUT as grad_weight
+    double *grad_slope,     # OUT as many as job.slopes; NULL: not asked for
     Job *job,
 ) except -1:
-    cdef Py_ssize_t row, c
-    job.sum_grad = <double *>malloc(2 * job.rows * sizeof(double))
-    job.sum_product = job.sum_grad + job.rows
+    cdef Py_ssize_t row, i
+    job.sum_grad = <double *>malloc(3 * job.rows * sizeof(double))
     if job.sum_grad == NULL:
         raise MemoryError("no memory for the sums of the rows")
+    job.sum_product = job.sum_grad + job.rows
+    if grad_slope != NULL:
+        job.sum_slope = job.sum_product + job.rows
     try:
         with nogil:
             run(BACKWARD, typenum, grad_output, x, grad_input, job)
-            for c in range(job.channels):
-                grad_weight[c] = 0
-                grad_bias[c] = 0
+            for i in range(job.affine.size):
+                grad_weight[i] = 0
+                grad_bias[i] = 0
             for row in range(job.rows):
-                c = row % job.channels
-                grad_weight[c] += job.sum_product[row] * job.rstd[row]
-                grad_bias[c] += job.sum_grad[row]
+                i = row % job.affine.size
+                grad_weight[i] += job.sum_product[row] * job.rstd[row]
+                grad_bias[i] += job.sum_grad[row]
+            if grad_slope != NULL:
+                for i in range(job.slopes):
+                    grad_slope[i] = 0
+                for row in range(job.rows):
+                    grad_slope[row % job.channels % job.slopes] += job.sum_slope[row]
     finally:
         free(job.sum_grad)
     return 0
@@ -330,33 +466,51 @@ def backward(
     cnp.ndarray grad_output,    # IN  as in forward
     cnp.ndarray x,              # IN  as grad_output
     cnp.ndarray grad_input,     # OUT as grad_output; may be grad_output or x
-    weight,                     # IN  (C,) float32 or float64, or None
+    weight,                     # IN  (C,) or (N, C) float32 or float64, or None
     cnp.ndarray mean,           # IN  (N, C) float64
     cnp.ndarray rstd,           # IN  (N, C) float64
-    cnp.ndarray grad_weight,    # OUT (C,) float64
-    cnp.ndarray grad_bias,      # OUT (C,) float64
+    cnp.ndarray grad_weight,    # OUT (C,) or, with such a weight or bias, (N, C) float64
+    cnp.ndarray grad_bias,      # OUT as grad_weight
     bint through_statistics,    # whether mean and rstd are x's own
     bint channels_last=False,
+    bias=None,                  # IN  as weight; for the sign of what the activation was applied to
+    residual=None,
+    mask=None,
+    int activation=0,
+    slope=None,
+    grad_residual=None,         # OUT as grad_output, or None: not asked for
+    grad_slope=None,            # OUT as slope, or None: not asked for
+    bint from_output=False,     # x is the output: mean is to be the bias,
+                                #     rstd 1 / weight, and weight the square of it times rstd
 ):
     """Gradients of instance normalization for the input, the weight and the bias."""
     cdef Job job
     cdef int typenum = new_job(&job, x, channels_last, 0)
-    cdef Py_ssize_t size = job.rows * job.length
+    cdef Py_ssize_t size = job.rows * job.stride
     cdef void *x_data = checked(x, "x", typenum, size, False)
     cdef void *g_data = checked(grad_output, "grad_output", typenum, size, False)
     cdef void *d_data = checked(grad_input, "grad_input", typenum, size, True)
-    cdef double *gw_data = <double *>checked(
-        grad_weight, "grad_weight", cnp.NPY_DOUBLE, job.channels, True)
-    cdef double *gb_data = <double *>checked(
-        grad_bias, "grad_bias", cnp.NPY_DOUBLE, job.channels, True)
-    set_affine(&job, weight, None)
+    cdef double *gw_data
+    cdef double *gb_data
+    cdef double *gs_data = NULL
+    set_affine(&job, weight, bias)
+    gw_data = <double *>checked(grad_weight, "grad_weight", cnp.NPY_DOUBLE, job.affine.size, True)
+    gb_data = <double *>checked(grad_bias, "grad_bias", cnp.NPY_DOUBLE, job.affine.size, True)
     set_statistics(&job, mean, rstd, False)
+    set_epilogue(&job, typenum, residual, mask, activation, slope)
     job.through_statistics = through_statistics
+    job.from_output = from_output
+    if grad_residual is not None:
+        job.grad_residual = checked(grad_residual, "grad_residual", typenum, size, True)
+        job.has_epilogue = True
+    if grad_slope is not None:
+        gs_data = <double *>checked(grad_slope, "grad_slope", cnp.NPY_DOUBLE, job.slopes, True)
     if size == 0:
-        grad_weight.fill(0)
-        grad_bias.fill(0)
+        for gradient in (grad_weight, grad_bias, grad_slope):
+            if gradient is not None:
+                gradient.fill(0)
         return
-    run_backward(typenum, g_data, x_data, d_data, gw_data, gb_data, &job)
+    run_backward(typenum, g_data, x_data, d_data, gw_data, gb_data, gs_data, &job)
 
 
 # ------------------------------------------- Python entries for small arrays
@@ -515,7 +669,7 @@ def backward_small(grad_output, x, weight, mean, rstd, bint through_statistics):
     run_backward(
         typenum, cnp.PyArray_DATA(grad_output), cnp.PyArray_DATA(x),
         cnp.PyArray_DATA(grad_input), <double *>cnp.PyArray_DATA(grad_weight),
-        <double *>cnp.PyArray_DATA(grad_bias), &job,
+        <double *>cnp.PyArray_DATA(grad_bias), NULL, &job,
     )
     return grad_input, narrowed(grad_weight, parameter_type), narrowed(grad_bias, parameter_type)
 
@@ -538,13 +692,18 @@ def update_running(
     double momentum,
     double eps,
     Py_ssize_t length,      # elements that each statistic was taken of
+    counts=None,            # IN  (N,) int64: so many where that differs, or None
 ):
     """Take in the statistics of a batch; False where the running ones are not plain arrays."""
     cdef Py_ssize_t samples = cnp.PyArray_DIM(mean, 0), channels = cnp.PyArray_DIM(mean, 1)
     cdef Py_ssize_t n, c
-    cdef double sum_mean, sum_var, var
+    cdef double sum_mean, sum_var, var, unbiased = <double>length / (length - 1)
+    cdef cnp.int64_t *count = NULL
     cdef double *means = <double *>checked(mean, "mean", cnp.NPY_DOUBLE, samples * channels, False)
     cdef double *rstds = <double *>checked(rstd, "rstd", cnp.NPY_DOUBLE, samples * channels, False)
+    if counts is not None:
+        count = <cnp.int64_t *>checked(counts, "counts", cnp.NPY_INT64, samples, False)
+        unbiased = 1
     for running in (running_mean, running_var):
         if running is None or not is_parameter(running, channels):
             return False
@@ -558,9 +717,9 @@ def update_running(
             if rstds[n * channels + c] != 0:
                 var = 1 / rstds[n * channels + c]
                 var = var * var - eps
+                if count != NULL:
+                    var *= <double>count[n] / (count[n] - 1)
                 sum_var += 0 if var < 0 else var
         blend(running_mean, c, momentum, sum_mean / samples)
-        blend(
-            running_var, c, momentum, sum_var / samples * (<double>length / (length - 1))
-        )
+        blend(running_var, c, momentum, sum_var / samples * unbiased)
     return True

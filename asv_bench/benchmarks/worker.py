@@ -3,7 +3,13 @@
 import contextlib
 import multiprocessing
 import os
+import sys
 import traceback
+from pathlib import Path
+
+# asv finds this package by an importer of its own, which a new process does not have; `spawn`
+# hands on the search path.
+_FOLDER = str(Path(__file__).parents[1])
 
 
 class Worker:
@@ -21,6 +27,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, make, args), daemon=True)
+        if _FOLDER not in sys.path:
+            sys.path.append(_FOLDER)
         before = dict(os.environ)
         os.environ.update(environment or {})
         try:

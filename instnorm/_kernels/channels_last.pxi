@@ -9,13 +9,16 @@
 # order, so that the result does not depend on the number of threads, bit by bit. Where pixels
 # are no multiple of a line, several are taken together, as one wide pixel that is.
 #
+# Where a mask cuts into a sample, it is spread from pixels to their elements on the way.
+#
 # A sample is read twice: to sum, and to write the result. Tiles of some channels, which the
 # second-level cache would have the second time, do not pay: without the hardware's prefetching,
 # which needs memory in order, reading alone takes more than twice as long.
 
 cdef struct Grid:
     Py_ssize_t channels
-    Py_ssize_t pixels
+    Py_ssize_t pixels       # that are walked
+    Py_ssize_t count        # pixels that count
     Py_ssize_t width        # elements of a wide pixel: C, or a multiple of C
     Py_ssize_t steps        # whole wide pixels of a sample
     Py_ssize_t rest         # elements after those
@@ -25,8 +28,8 @@ cdef struct Grid:
 
 
 cdef inline Py_ssize_t line_of(const element *like) noexcept nogil:
-    """How many elements a cache line has."""
-    return 64 // <Py_ssize_t>sizeof(element)
+    """How many elements a line has: a cache line, once widened."""
+    return 8 if element is double else 16
 
 
 cdef inline Py_ssize_t pixels_of_wide(const element *like, const Job *job) noexcept nogil:
@@ -46,6 +49,7 @@ cdef inline Grid grid_of(const element *like, const Job *job) noexcept nogil:
     cdef Py_ssize_t fold = pixels_of_wide(like, job)
     grid.channels = job.channels
     grid.pixels = job.length
+    grid.count = job.count
     grid.width = grid.channels * fold
     grid.steps = grid.pixels // fold
     grid.rest = (grid.pixels - grid.steps * fold) * grid.channels
@@ -71,6 +75,7 @@ cdef struct Sums:
     # Of a block: one number for each element of a wide pixel.
     double *sum1
     double *sum2
+    double *sum3            # backward: what the slope's gradient is made of
     double *rest            # what rounding took from sum2 (float64 elements only)
 
 
@@ -81,44 +86,43 @@ cdef struct Workspace:
     Py_ssize_t array_bytes  # of one number for each element of a wide pixel
     double *pilot           # float32 elements: of the first pixel; the mean is pilot + offset
     double *offset          # C
-    Coefficients numbers
+    coefficients numbers
+    unsigned char *masks    # for each thread, a byte for each element of a block
+    Py_ssize_t mask_bytes   # of one of them
 
 
-cdef inline bint allocate(Workspace *space, const Grid *grid) noexcept nogil:
+cdef inline bint allocate(
+    Workspace *space, const Grid *grid, const Job *job, int threads
+) noexcept nogil:
     """False: no memory. All parts begin with a cache line."""
     cdef Py_ssize_t array = grid.padded * <Py_ssize_t>sizeof(double)
+    cdef Py_ssize_t size = 64 + (4 * grid.blocks + 2 + COEFFICIENTS) * array
     cdef char *at
     space.array_bytes = array
-    space.memory = <char *>malloc(64 + (3 * grid.blocks + 9) * array)
+    # A block, the elements after the last one, and a vec more.
+    space.mask_bytes = 0 if job.mask == NULL else (grid.block + 1) * grid.width + 64
+    space.memory = <char *>malloc(size + threads * space.mask_bytes)
     if space.memory == NULL:
         return False
+    space.masks = <unsigned char *>space.memory + size
     at = space.memory + (64 - (<size_t>space.memory & 63))
     space.sums = at
-    at += 3 * grid.blocks * array
+    at += 4 * grid.blocks * array
     space.pilot = <double *>at
     space.offset = <double *>(at + array)
-    space.numbers.centre = at + 2 * array
-    space.numbers.scale = at + 3 * array
-    space.numbers.scale_rest = at + 4 * array
-    space.numbers.shift = at + 5 * array
-    space.numbers.grad_mean = at + 6 * array
-    space.numbers.grad_scale = at + 7 * array
-    space.numbers.x_scale = at + 8 * array
+    space.numbers = coefficients_in(at + 2 * array, array)
     return True
 
 
 cdef inline Sums sums_of(const Workspace *space, Py_ssize_t block) noexcept nogil:
     cdef Sums out
-    cdef char *at = space.sums + 3 * block * space.array_bytes
+    cdef Py_ssize_t array = space.array_bytes
+    cdef char *at = space.sums + 4 * block * array
     out.sum1 = <double *>at
-    out.sum2 = <double *>(at + space.array_bytes)
-    out.rest = <double *>(at + 2 * space.array_bytes)
+    out.sum2 = <double *>(at + array)
+    out.sum3 = <double *>(at + 2 * array)
+    out.rest = <double *>(at + 3 * array)
     return out
-
-
-cdef inline void *number(const element *like, void *numbers, Py_ssize_t i) noexcept nogil:
-    """The address of one number in an array of the computing type."""
-    return <char *>numbers + i * (8 if element is double else 4)
 
 
 cdef inline void repeat_doubles(double *values, const Grid *grid) noexcept nogil:
@@ -138,6 +142,15 @@ cdef inline void repeat(const element *like, void *numbers, const Grid *grid) no
             (<float *>numbers)[i] = (<float *>numbers)[i - grid.channels]
 
 
+cdef inline void set_number(
+    const element *like, void *numbers, Py_ssize_t i, double value
+) noexcept nogil:
+    if element is double:
+        (<double *>numbers)[i] = value
+    else:
+        (<float *>numbers)[i] = <float>value
+
+
 # ------------------------------------------------------------ sums of a block
 
 cdef inline doubles rounded_off(doubles sum_, doubles a, doubles b) noexcept nogil:
@@ -151,6 +164,7 @@ cdef inline void add_pixels(
     Py_ssize_t stride,      # elements from a pixel to the next
     Py_ssize_t pixels, Py_ssize_t n,
     const double *pilot,    # IN  n
+    const pixel_kind *after,
     const Sums *sums,       # INOUT adds (x - pilot) to sum1, (x - pilot)^2 to sum2
 ) noexcept nogil:
     cdef Py_ssize_t c, p, whole = n - n % 8, ahead = 2 * pixels * stride
@@ -164,7 +178,7 @@ cdef inline void add_pixels(
         sum2 = splat_doubles(0) if element is double else old
         centre = load_doubles(pilot + c)
         for p in range(pixels):
-            d = load_as_doubles(x + p * stride + c) - centre
+            d = difference_at(after, x, p * stride + c, centre)
             instnorm_prefetch(x + p * stride + c + ahead)
             sum1 = sum1 + d
             sum2 = fma(d, d, sum2)
@@ -178,75 +192,112 @@ cdef inline void add_pixels(
         store_doubles(sums.sum2 + c, sum2)
     for c in range(whole, n):
         for p in range(pixels):
-            one = load_one(x + p * stride + c) - pilot[c]
-            sums.sum1[c] += one
-            sums.sum2[c] += one * one
+            if keeps(after, p * stride + c):
+                one = load_one(x + p * stride + c) - pilot[c]
+                sums.sum1[c] += one
+                sums.sum2[c] += one * one
 
 
 cdef inline void add_product_pixels(
     const element *grad_output, const element *x, Py_ssize_t stride,
-    Py_ssize_t pixels, Py_ssize_t n, const double *centres,
+    Py_ssize_t pixels, Py_ssize_t n, const double *centres, const pixel_kind *after,
     const Sums *sums,       # INOUT adds grad_output to sum1, grad_output * (x - centre) to sum2
 ) noexcept nogil:
     """As add_pixels."""
     cdef Py_ssize_t c, p, at, whole = n - n % 8, ahead = 2 * pixels * stride
-    cdef doubles g, sum1, sum2, centre
+    cdef doubles g, d, sum1, sum2, centre
+    cdef double one_g, one_d
     for c in range(0, whole, 8):
         sum1 = load_doubles(sums.sum1 + c)
         sum2 = load_doubles(sums.sum2 + c)
         centre = load_doubles(centres + c)
         for p in range(pixels):
             at = p * stride + c
-            g = load_as_doubles(grad_output + at)
+            factors_at(after, grad_output, x, at, c, centre, &g, &d)
             instnorm_prefetch(grad_output + at + ahead)
             instnorm_prefetch(x + at + ahead)
             sum1 = sum1 + g
-            sum2 = fma(g, load_as_doubles(x + at) - centre, sum2)
+            sum2 = fma(g, d, sum2)
         store_doubles(sums.sum1 + c, sum1)
         store_doubles(sums.sum2 + c, sum2)
     for c in range(whole, n):
         for p in range(pixels):
-            at = p * stride + c
-            sums.sum1[c] += load_one(grad_output + at)
-            sums.sum2[c] += load_one(grad_output + at) * (load_one(x + at) - centres[c])
+            factors_at(
+                after, grad_output, x, p * stride + c, c, centres[c], &one_g, &one_d
+            )
+            sums.sum1[c] += one_g
+            sums.sum2[c] += one_g * one_d
+    if pixel_kind is pixel_epilogue:
+        if after.slope_asked:
+            for p in range(pixels):
+                add_slope_pixel(grad_output, x, p * stride, n, after, sums.sum3)
+
+
+cdef inline void add_slope_pixel(
+    const element *grad_output, const element *x, Py_ssize_t at, Py_ssize_t n,
+    const pixel_epilogue *after, double *sums,
+) noexcept nogil:
+    """What the slope's gradient is made of: a pass of its own, in the first-level cache."""
+    cdef Py_ssize_t c, whole = n - n % 8
+    for c in range(0, whole, 8):
+        store_doubles(
+            sums + c, load_doubles(sums + c) + slopes_at(after, grad_output, x, at + c, c)
+        )
+    for c in range(whole, n):
+        sums[c] += slope_at(after, grad_output, x, at + c, c)
+
+
+cdef inline pixel_kind epilogue_of_block(
+    const element *x, const pixel_kind *sample, const Grid *grid, Py_ssize_t block,
+    const Workspace *space, int thread,
+) noexcept nogil:
+    """Places are counted from the block's first element."""
+    cdef Py_ssize_t at = block * grid.block * grid.width
+    cdef Py_ssize_t n = steps_of(grid, block) * grid.width + rest_of(grid, block)
+    cdef pixel_kind out = advanced(sample, at, sizeof(element))
+    if pixel_kind is pixel_epilogue:
+        if sample.mask != NULL:
+            out.mask = space.masks + thread * space.mask_bytes
+            spread_mask(
+                sample.mask + at // grid.channels, n // grid.channels, grid.channels,
+                <unsigned char *>out.mask,
+            )
+    return out
 
 
 cdef inline void sum_pixels(
-    const element *grad_output,     # IN  NULL: squares are asked for
-    const element *x, Py_ssize_t stride, Py_ssize_t pixels, Py_ssize_t n,
-    const double *pilot, const Sums *sums,
+    const element *grad_output,     # IN  the block; NULL: squares are asked for
+    const element *x, Py_ssize_t at, Py_ssize_t pixels, Py_ssize_t n,
+    const double *pilot, const pixel_kind *block, const Sums *sums,
 ) noexcept nogil:
+    """Of `pixels` of n elements, which begin at `at`."""
+    cdef pixel_kind after = advanced(block, at, sizeof(element))
     if grad_output == NULL:
-        add_pixels(x, stride, pixels, n, pilot, sums)
+        add_pixels(x + at, n, pixels, n, pilot, &after, sums)
     else:
-        add_product_pixels(grad_output, x, stride, pixels, n, pilot, sums)
+        add_product_pixels(grad_output + at, x + at, n, pixels, n, pilot, &after, sums)
 
 
 cdef void sum_block(
-    const element *grad_output,     # IN  the sample; NULL: squares are asked for
-    const element *x,               # IN  the sample
-    const Grid *grid, Py_ssize_t block, const double *pilot,
+    const element *grad_output,     # IN  the block; NULL: squares are asked for
+    const element *x,               # IN  the block
+    const Grid *grid, Py_ssize_t block, const double *pilot, const pixel_kind *after,
     const Sums *sums,               # OUT
 ) noexcept nogil:
     cdef Py_ssize_t width = grid.width, rest = rest_of(grid, block)
-    cdef Py_ssize_t at = block * grid.block * width, left = steps_of(grid, block), size, i
+    cdef Py_ssize_t at = 0, left = steps_of(grid, block), size, i
     for i in range(grid.padded):
         sums.sum1[i] = 0
         sums.sum2[i] = 0
+        sums.sum3[i] = 0
         sums.rest[i] = 0
     while left > 0:
         size = min(left, <Py_ssize_t>TOGETHER)
-        sum_pixels(
-            grad_output if grad_output == NULL else grad_output + at, x + at, width, size,
-            width, pilot, sums,
-        )
+        sum_pixels(grad_output, x, at, size, width, pilot, after, sums)
         at += size * width
         left -= size
     if rest:
-        sum_pixels(
-            grad_output if grad_output == NULL else grad_output + at, x + at, 0, 1, rest,
-            pilot, sums,
-        )
+        sum_pixels(grad_output, x, at, 1, rest, pilot, after, sums)
 
 
 # ---------------------------------------------------------- sums of a sample
@@ -254,21 +305,24 @@ cdef void sum_block(
 cdef inline void add_blocks(const Workspace *space, const Grid *grid) noexcept nogil:
     """Add the sums of all blocks, in order, to those of the first."""
     cdef Sums into = sums_of(space, 0), other
-    cdef doubles sum1, sum2, term, rest, old
+    cdef doubles sum1, sum2, sum3, term, rest, old
     cdef Py_ssize_t block, c
     for c in range(0, grid.width, 8):
         sum1 = load_doubles(into.sum1 + c)
         sum2 = load_doubles(into.sum2 + c)
+        sum3 = load_doubles(into.sum3 + c)
         rest = load_doubles(into.rest + c)
         for block in range(1, grid.blocks):
             other = sums_of(space, block)
             sum1 = sum1 + load_doubles(other.sum1 + c)
+            sum3 = sum3 + load_doubles(other.sum3 + c)
             term = load_doubles(other.sum2 + c)
             old = sum2
             sum2 = old + term
             rest = rest + (load_doubles(other.rest + c) + rounded_off(sum2, old, term))
         store_doubles(into.sum1 + c, sum1)
         store_doubles(into.sum2 + c, sum2)
+        store_doubles(into.sum3 + c, sum3)
         store_doubles(into.rest + c, rest)
 
 
@@ -278,6 +332,7 @@ cdef inline void add_pixels_of_wide(const Workspace *space, const Grid *grid) no
     cdef Py_ssize_t i, c = 0
     for i in range(grid.channels, grid.width):
         sums.sum1[c] += sums.sum1[i]
+        sums.sum3[c] += sums.sum3[i]
         add_exactly(&sums.sum2[c], &sums.rest[c], sums.sum2[i])
         sums.rest[c] += sums.rest[i]
         c += 1
@@ -290,49 +345,59 @@ cdef inline void add_pixels_of_wide(const Workspace *space, const Grid *grid) no
 
 cdef void sum_blocks(
     const element *grad_output, const element *x, const Grid *grid, Py_ssize_t first,
-    Py_ssize_t end, const double *pilot, const Workspace *space,
+    Py_ssize_t end, const double *pilot, const pixel_kind *sample, const Workspace *space,
+    int thread,
 ) noexcept nogil:
-    cdef Py_ssize_t block
+    cdef Py_ssize_t block, at
     cdef Sums sums
+    cdef pixel_kind after
     for block in range(first, end):
+        at = block * grid.block * grid.width
         sums = sums_of(space, block)
-        sum_block(grad_output, x, grid, block, pilot, &sums)
+        after = epilogue_of_block(x, sample, grid, block, space, thread)
+        sum_block(
+            grad_output if grad_output == NULL else grad_output + at, x + at, grid, block,
+            pilot, &after, &sums,
+        )
 
 
 cdef void sum_sample(
     const element *grad_output,     # IN  NULL: squares are asked for
-    const element *x, const Grid *grid, const double *pilot,
+    const element *x, const Grid *grid, const double *pilot, const pixel_kind *after,
     const Workspace *space,         # the first C sums of the first block are what is asked for
     int threads,
 ) noexcept nogil:
     cdef int thread
     if threads == 1:
-        sum_blocks(grad_output, x, grid, 0, grid.blocks, pilot, space)
+        sum_blocks(grad_output, x, grid, 0, grid.blocks, pilot, after, space, 0)
     else:
         for thread in prange(threads, num_threads=threads, schedule="static"):
             sum_blocks(
                 grad_output, x, grid, share(grid.blocks, threads, thread),
-                share(grid.blocks, threads, thread + 1), pilot, space,
+                share(grid.blocks, threads, thread + 1), pilot, after, space, thread,
             )
     add_blocks(space, grid)
     add_pixels_of_wide(space, grid)
 
 
 cdef void square_sums(
-    const element *x, const Grid *grid, const Workspace *space, int threads
+    const element *x, const Grid *grid, const pixel_kind *after, const Workspace *space,
+    int threads,
 ) noexcept nogil:
     """The pilots, and the sums around them; see moments_in_double."""
     cdef Sums sums = sums_of(space, 0)
-    cdef Py_ssize_t c
+    cdef Py_ssize_t c, first = 0
+    while not keeps(after, first):
+        first += 1
     for c in range(grid.channels):
-        space.pilot[c] = load_one(x + c)
+        space.pilot[c] = load_one(x + first * grid.channels + c)
     repeat_doubles(space.pilot, grid)
-    sum_sample(<const element *>NULL, x, grid, space.pilot, space, threads)
+    sum_sample(<const element *>NULL, x, grid, space.pilot, after, space, threads)
     if element is double:
         for c in range(grid.channels):
-            space.pilot[c] += sums.sum1[c] / grid.pixels
+            space.pilot[c] += sums.sum1[c] / grid.count
         repeat_doubles(space.pilot, grid)
-        sum_sample(<const element *>NULL, x, grid, space.pilot, space, threads)
+        sum_sample(<const element *>NULL, x, grid, space.pilot, after, space, threads)
 
 
 # ------------------------------------------------------------ the last passes
@@ -343,104 +408,103 @@ cdef inline bint streamable(const element *y, const Grid *grid) noexcept nogil:
 
 
 cdef inline void normalize_pixel(
-    const element *x, element *y, Py_ssize_t n, const Coefficients *numbers, bint stream
+    const element *x, element *y, Py_ssize_t n, const coefficients *numbers,
+    const pixel_kind *after, bint stream,
 ) noexcept nogil:
     """n elements: a wide pixel's, or fewer."""
     cdef Py_ssize_t lanes = line_of(x), c = 0
-    cdef line[element] centre, scale, scale_rest, shift
+    cdef line_scales[element] k
+    cdef pixel_kind rest
     while c < n:
-        centre = load_numbers(x, number(x, numbers.centre, c))
-        scale = load_numbers(x, number(x, numbers.scale, c))
-        scale_rest = load_numbers(x, number(x, numbers.scale_rest, c))
-        shift = load_numbers(x, number(x, numbers.shift, c))
+        k = line_scales_of(x, numbers, c)
         if c + lanes > n:
-            store_part(
-                y + c,
-                normalized(load_part(x + c, n - c), centre, scale, scale_rest, shift),
-                n - c,
-            )
-        elif stream:
-            stream_line(
-                y + c, normalized(load_line(x + c), centre, scale, scale_rest, shift)
-            )
+            rest = advanced(after, c, sizeof(element))
+            normalize_part(&rest, x + c, y + c, n - c, c, k)
         else:
-            store_line(
-                y + c, normalized(load_line(x + c), centre, scale, scale_rest, shift)
-            )
+            put_line(y + c, normalized_at(after, x, c, c, k), stream)
         c += lanes
 
 
 cdef inline void differentiate_pixel(
     const element *grad_output, const element *x, element *grad_input, Py_ssize_t n,
-    const Coefficients *numbers, bint stream,
+    const coefficients *numbers, const pixel_kind *after, bint stream,
 ) noexcept nogil:
     """n elements: a wide pixel's, or fewer."""
     cdef Py_ssize_t lanes = line_of(x), c = 0
-    cdef line[element] grad_mean, grad_scale, centre, x_scale, shift, out
+    cdef line_grad_scales[element] k
+    cdef pixel_kind rest
     while c < n:
-        grad_mean = load_numbers(x, number(x, numbers.grad_mean, c))
-        grad_scale = load_numbers(x, number(x, numbers.grad_scale, c))
-        centre = load_numbers(x, number(x, numbers.centre, c))
-        x_scale = load_numbers(x, number(x, numbers.x_scale, c))
-        shift = load_numbers(x, number(x, numbers.shift, c))
+        k = line_grad_scales_of(x, numbers, c)
         if c + lanes > n:
-            out = gradient(
-                load_part(grad_output + c, n - c), load_part(x + c, n - c),
-                grad_mean, grad_scale, centre, x_scale, shift,
-            )
-            store_part(grad_input + c, out, n - c)
+            rest = advanced(after, c, sizeof(element))
+            differentiate_part(&rest, grad_output + c, x + c, grad_input + c, n - c, c, k)
         else:
             instnorm_prefetch(grad_output + c + AHEAD)
             instnorm_prefetch(x + c + AHEAD)
-            out = gradient(
-                load_line(grad_output + c), load_line(x + c),
-                grad_mean, grad_scale, centre, x_scale, shift,
-            )
-            if stream:
-                stream_line(grad_input + c, out)
-            else:
-                store_line(grad_input + c, out)
+            put_line(grad_input + c, gradient_at(after, grad_output, x, c, c, k), stream)
         c += lanes
 
 
+cdef inline void write_pixel(
+    const element *grad_output,     # IN  the block; NULL: forward
+    const element *x, element *out, Py_ssize_t at, Py_ssize_t n,
+    const coefficients *numbers, const pixel_kind *block, bint stream,
+) noexcept nogil:
+    """n elements of a block, from `at` on."""
+    cdef pixel_kind after = advanced(block, at, sizeof(element))
+    if grad_output == NULL:
+        normalize_pixel(x + at, out + at, n, numbers, &after, stream)
+    else:
+        differentiate_pixel(grad_output + at, x + at, out + at, n, numbers, &after, stream)
+
+
 cdef void write_block(
-    const element *grad_output,     # IN  NULL: forward
+    const element *grad_output,     # IN  the block; NULL: forward
     const element *x, element *out, const Grid *grid, Py_ssize_t block,
-    const Coefficients *numbers, bint stream,
+    const coefficients *numbers, const pixel_kind *after, bint stream,
 ) noexcept nogil:
     """In the order of memory."""
-    cdef Py_ssize_t width = grid.width, rest = rest_of(grid, block)
-    cdef Py_ssize_t at = block * grid.block * width
-    cdef Py_ssize_t end = at + steps_of(grid, block) * width
+    cdef Py_ssize_t width = grid.width, rest = rest_of(grid, block), at = 0
+    cdef Py_ssize_t end = steps_of(grid, block) * width
     while at < end:
-        if grad_output == NULL:
-            normalize_pixel(x + at, out + at, width, numbers, stream)
-        else:
-            differentiate_pixel(grad_output + at, x + at, out + at, width, numbers, stream)
+        write_pixel(grad_output, x, out, at, width, numbers, after, stream)
         at += width
-    if rest and grad_output == NULL:
-        normalize_pixel(x + at, out + at, rest, numbers, False)
-    elif rest:
-        differentiate_pixel(grad_output + at, x + at, out + at, rest, numbers, False)
+    if rest:
+        write_pixel(grad_output, x, out, at, rest, numbers, after, False)
     if stream:
         stream_end()
 
 
+cdef void write_blocks(
+    const element *grad_output,     # IN  NULL: forward
+    const element *x, element *out, const Grid *grid, Py_ssize_t first, Py_ssize_t end,
+    const pixel_kind *sample, const Workspace *space, bint stream, int thread,
+) noexcept nogil:
+    """The last first: it is still in the cache."""
+    cdef Py_ssize_t block, at
+    cdef pixel_kind after
+    for block in range(end - 1, first - 1, -1):
+        at = block * grid.block * grid.width
+        after = epilogue_of_block(x, sample, grid, block, space, thread)
+        write_block(
+            grad_output if grad_output == NULL else grad_output + at, x + at, out + at, grid,
+            block, &space.numbers, &after, stream,
+        )
+
+
 cdef void write_sample(
     const element *grad_output,     # IN  NULL: forward
-    const element *x, element *out, const Grid *grid, const Coefficients *numbers,
-    bint stream, int threads,
+    const element *x, element *out, const Grid *grid, const pixel_kind *after,
+    const Workspace *space, bint stream, int threads,
 ) noexcept nogil:
-    """All blocks, a thread's last first: it is still in the cache."""
-    cdef Py_ssize_t block
     cdef int thread
     for thread in prange(
         threads, num_threads=threads, schedule="static", use_threads_if=threads > 1
     ):
-        for block in range(
-            share(grid.blocks, threads, thread + 1) - 1, share(grid.blocks, threads, thread) - 1, -1
-        ):
-            write_block(grad_output, x, out, grid, block, numbers, stream)
+        write_blocks(
+            grad_output, x, out, grid, share(grid.blocks, threads, thread),
+            share(grid.blocks, threads, thread + 1), after, space, stream, thread,
+        )
 
 
 # ------------------------------------------------------------------ a sample
@@ -450,7 +514,7 @@ cdef inline void finish_sample(
 ) noexcept nogil:
     """Mean and rstd of the channels of a sample, whose first row this is, from the sums."""
     cdef Sums sums = sums_of(space, 0)
-    cdef double n = grid.pixels
+    cdef double n = grid.count
     cdef doubles pilot, offset, sum1
     cdef Py_ssize_t c, k
     for k in range((grid.channels + GROUP - 1) // GROUP):
@@ -485,7 +549,7 @@ cdef inline bint scales_of_sample(
         misfits += not set_scales(
             like, &space.numbers, c, pilot, offset,
             load_some(job.rstd + row + c, grid.channels - c),
-            weights_of(job, c), biases_of(job, c),
+            weights_of(job, row + c), biases_of(job, row + c),
         )
     repeat(like, space.numbers.centre, grid)
     repeat(like, space.numbers.scale, grid)
@@ -494,28 +558,87 @@ cdef inline bint scales_of_sample(
     return misfits == 0
 
 
+cdef inline void signs_of_sample(
+    const element *like, const Grid *grid, Workspace *space, const Job *job, Py_ssize_t row
+) noexcept nogil:
+    cdef Py_ssize_t c, k
+    for k in range((grid.channels + GROUP - 1) // GROUP):
+        c = k * GROUP
+        set_signs(like, &space.numbers, c, job, row + c, grid.channels - c)
+    repeat(like, space.numbers.sign_scale, grid)
+    repeat(like, space.numbers.sign_shift, grid)
+
+
+cdef inline void set_pixel_epilogue(
+    const element *x, pixel_epilogue *out, const Grid *grid, Workspace *space, const Job *job,
+    Py_ssize_t row,         # of the sample's first channel
+) noexcept nogil:
+    cdef Py_ssize_t at = row * job.stride, c
+    cdef double slope
+    out.residual = place(x, job.residual, at)
+    out.grad_residual = place(x, job.grad_residual, at)
+    out.mask = NULL
+    if job.mask != NULL:
+        out.mask = job.mask + row // job.channels * job.stride
+    out.activation = job.activation
+    out.slope_asked = job.sum_slope != NULL
+    out.from_output = job.from_output
+    for c in range(grid.channels):
+        slope = slope_of(job, c)
+        set_number(x, space.numbers.slope, c, slope)
+        set_number(x, space.numbers.inverse_slope, c, inverse_of(slope))
+    repeat(x, space.numbers.slope, grid)
+    repeat(x, space.numbers.inverse_slope, grid)
+    out.slope = space.numbers.slope
+    out.inverse_slope = space.numbers.inverse_slope
+    out.centre = space.numbers.centre
+    out.scale = space.numbers.scale
+    out.scale_rest = space.numbers.scale_rest
+    out.shift = space.numbers.shift
+    out.sign_scale = space.numbers.sign_scale
+    out.sign_shift = space.numbers.sign_shift
+
+
+cdef void normalize_channel(
+    const element *x, element *y,       # the sample
+    const Scales *scales, const Job *job, Py_ssize_t row, const pixel_kind *kind,
+) noexcept nogil:
+    """In double: float32 does not hold the scale of some channel."""
+    cdef Py_ssize_t c = row % job.channels
+    cdef row_epilogue after
+    cdef no_epilogue nothing
+    if pixel_kind is pixel_epilogue:
+        set_channel_epilogue(x, &after, job, row)
+        normalize_in_double(x + c, y + c, job.length, job.channels, scales, &after)
+    else:
+        normalize_in_double(x + c, y + c, job.length, job.channels, scales, &nothing)
+
+
 cdef bint forward_sample(
     const element *x,
     element *y,             # OUT NULL: only the statistics are asked for
     const Grid *grid, const Job *job,
     Py_ssize_t row,         # of the sample's first channel
     bint given,             # mean and rstd are there already
-    int threads,
+    int threads, const pixel_kind *kind,
 ) noexcept nogil:
     """False: no memory."""
     cdef Workspace space
     cdef Scales scales
+    cdef pixel_kind after
     cdef Py_ssize_t c
     cdef double pilot, offset
-    if not allocate(&space, grid):
+    if not allocate(&space, grid, job, threads):
         return False
+    if pixel_kind is pixel_epilogue:
+        set_pixel_epilogue(x, &after, grid, &space, job, row)
     if not given:
-        square_sums(x, grid, &space, threads)
+        square_sums(x, grid, &after, &space, threads)
         finish_sample(x, grid, &space, job, row)
     if y != NULL:
         if scales_of_sample(x, grid, &space, job, row, given):
             write_sample(
-                <const element *>NULL, x, y, grid, &space.numbers,
+                <const element *>NULL, x, y, grid, &after, &space,
                 job.stream and streamable(y, grid), threads,
             )
         else:
@@ -523,9 +646,10 @@ cdef bint forward_sample(
                 pilot = job.mean[row + c] if given else space.pilot[c]
                 offset = 0 if given else space.offset[c]
                 scales = scales_of(
-                    x, pilot, offset, job.rstd[row + c], weight_of(job, c), bias_of(job, c)
+                    x, pilot, offset, job.rstd[row + c], weight_of(job, row + c),
+                    bias_of(job, row + c),
                 )
-                normalize_in_double(x + c, y + c, grid.pixels, job.channels, &scales)
+                normalize_channel(x, y, &scales, job, row + c, kind)
     free(space.memory)
     return True
 
@@ -534,63 +658,78 @@ cdef inline bint grad_scales_of_sample(
     const element *like, const Grid *grid, Workspace *space, const Job *job, Py_ssize_t row
 ) noexcept nogil:
     """False: float32 does not hold a scale of some channel."""
-    cdef Py_ssize_t c, k, rest, misfits = 0
+    cdef Py_ssize_t c, k, misfits = 0
     for k in range((grid.channels + GROUP - 1) // GROUP):
         c = k * GROUP
-        rest = grid.channels - c
         misfits += not set_grad_scales(
-            like, &space.numbers, c, load_some(job.sum_grad + row + c, rest),
-            load_some(job.sum_product + row + c, rest), 1 / <double>grid.pixels,
-            load_some(job.mean + row + c, rest), load_some(job.rstd + row + c, rest),
-            weights_of(job, c),
+            like, &space.numbers, c, job, row + c, grid.channels - c
         )
     repeat(like, space.numbers.centre, grid)
     repeat(like, space.numbers.grad_mean, grid)
     repeat(like, space.numbers.grad_scale, grid)
     repeat(like, space.numbers.x_scale, grid)
-    repeat(like, space.numbers.shift, grid)
+    repeat(like, space.numbers.grad_shift, grid)
     return misfits == 0
+
+
+cdef void differentiate_channels(
+    const element *grad_output, const element *x, element *grad_input,  # the sample
+    const Job *job, Py_ssize_t first, const pixel_kind *kind,
+) noexcept nogil:
+    """The channels of a sample one by one, in double, with their sums."""
+    cdef Py_ssize_t c
+    cdef row_epilogue after
+    cdef no_epilogue nothing
+    cdef Scales scales
+    for c in range(job.channels):
+        if pixel_kind is pixel_epilogue:
+            set_channel_epilogue(x, &after, job, first + c)
+            scales = scales_given(x, job, first + c)
+            set_affine_map(x, &after, &scales, job, first + c)
+            backward_in_double(
+                grad_output + c, x + c, grad_input + c, job.channels, job, first + c, &after
+            )
+        else:
+            backward_in_double(
+                grad_output + c, x + c, grad_input + c, job.channels, job, first + c, &nothing
+            )
 
 
 cdef bint backward_sample(
     const element *grad_output, const element *x, element *grad_input, const Grid *grid,
-    const Job *job, Py_ssize_t row, int threads,
+    const Job *job, Py_ssize_t row, int threads, const pixel_kind *kind,
 ) noexcept nogil:
     """False: no memory."""
     cdef Workspace space
     cdef Sums sums
-    cdef GradScales scales
+    cdef pixel_kind after
+    cdef bint fit = True
     cdef Py_ssize_t c
-    if not allocate(&space, grid):
+    if not allocate(&space, grid, job, threads):
         return False
-    sums = sums_of(&space, 0)
-    for c in range(grid.channels):
-        space.pilot[c] = job.mean[row + c]
-    repeat_doubles(space.pilot, grid)
-    sum_sample(grad_output, x, grid, space.pilot, &space, threads)
-    for c in range(grid.channels):
-        job.sum_grad[row + c] = sums.sum1[c]
-        job.sum_product[row + c] = sums.sum2[c]
-    if not job.through_statistics:
+    if pixel_kind is pixel_epilogue:
+        set_pixel_epilogue(x, &after, grid, &space, job, row)
+        fit = scales_of_sample(x, grid, &space, job, row, True) or job.from_output
+        signs_of_sample(x, grid, &space, job, row)
+    if fit:
+        sums = sums_of(&space, 0)
         for c in range(grid.channels):
-            scale_gradient(
-                grad_output + c, grad_input + c, grid.pixels, job.channels,
-                weight_of(job, c) * job.rstd[row + c],
-            )
-    elif grad_scales_of_sample(x, grid, &space, job, row):
+            space.pilot[c] = job.mean[row + c]
+        repeat_doubles(space.pilot, grid)
+        sum_sample(grad_output, x, grid, space.pilot, &after, &space, threads)
+        for c in range(grid.channels):
+            job.sum_grad[row + c] = sums.sum1[c]
+            job.sum_product[row + c] = sums.sum2[c]
+            if job.sum_slope != NULL:
+                job.sum_slope[row + c] = sums.sum3[c]
+        fit = grad_scales_of_sample(x, grid, &space, job, row)
+    if fit:
         write_sample(
-            grad_output, x, grad_input, grid, &space.numbers,
+            grad_output, x, grad_input, grid, &after, &space,
             job.stream and streamable(grad_input, grid), threads,
         )
     else:
-        for c in range(grid.channels):
-            scales = grad_scales_of(
-                x, job.sum_grad[row + c], job.sum_product[row + c], grid.pixels,
-                job.mean[row + c], job.rstd[row + c], weight_of(job, c),
-            )
-            differentiate_in_double(
-                grad_output + c, x + c, grad_input + c, grid.pixels, job.channels, &scales
-            )
+        differentiate_channels(grad_output, x, grad_input, job, row, kind)
     free(space.memory)
     return True
 
@@ -602,40 +741,51 @@ cdef bint run_samples(
     const element *x,
     element *out,                   # OUT NULL: only the statistics are asked for
     const Job *job, bint given, Py_ssize_t first, Py_ssize_t end, int threads,
+    const pixel_kind *kind,
 ) noexcept nogil:
     """Samples from `first` up to `end`, one after the other. False: no memory."""
-    cdef Grid grid = grid_of(x, job)
+    cdef Job of_sample = job[0]
+    cdef Grid grid
     cdef Py_ssize_t sample, row, at
     for sample in range(first, end):
         row = sample * job.channels
-        at = row * job.length
+        at = row * job.stride
+        if pixel_kind is pixel_epilogue:
+            take_mask(&of_sample, job, sample)
+        grid = grid_of(x, &of_sample)
         if grad_output != NULL:
             if not backward_sample(
-                grad_output + at, x + at, out + at, &grid, job, row, threads
+                grad_output + at, x + at, out + at, &grid, &of_sample, row, threads, kind
             ):
                 return False
         elif not forward_sample(
-            x + at, out if out == NULL else out + at, &grid, job, row, given, threads
+            x + at, out if out == NULL else out + at, &grid, &of_sample, row, given, threads, kind
         ):
             return False
+        if pixel_kind is pixel_epilogue:
+            if out != NULL:
+                clear_after(out + at, &of_sample, of_sample.channels)
+            if of_sample.grad_residual != NULL:
+                clear_after(<element *>of_sample.grad_residual + at, &of_sample, of_sample.channels)
     return True
 
 
 cdef bint channels_last(
-    const element *grad_output, const element *x, element *out, const Job *job, bint given
+    const element *grad_output, const element *x, element *out, const Job *job, bint given,
+    const pixel_kind *kind,
 ) noexcept nogil:
     """As run_samples, of all samples."""
-    cdef Py_ssize_t nbytes = job.length * job.channels * <Py_ssize_t>sizeof(element)
+    cdef Py_ssize_t nbytes = job.stride * job.channels * <Py_ssize_t>sizeof(element)
     cdef int thread, failed = 0
     # Threads share each sample where they would not have as many, or where half of it would
     # stay in a processor's own cache, together with the result, and all of it would not.
     if job.threads == 1 or 2 * nbytes > job.l2_bytes or (
         job.samples < ROWS_PER_THREAD * job.threads and job.samples % job.threads != 0
     ):
-        return run_samples(grad_output, x, out, job, given, 0, job.samples, job.threads)
+        return run_samples(grad_output, x, out, job, given, 0, job.samples, job.threads, kind)
     for thread in prange(job.threads, num_threads=job.threads, schedule="static"):
         failed += not run_samples(
             grad_output, x, out, job, given, share(job.samples, job.threads, thread),
-            share(job.samples, job.threads, thread + 1), 1,
+            share(job.samples, job.threads, thread + 1), 1, kind,
         )
     return failed == 0

@@ -8,20 +8,23 @@
 # Backward: grad_input = (g - grad_mean) * grad_scale + ((x - centre) * x_scale + shift).
 
 cdef struct Affine:
-    # Weight and bias of each channel, float or double; NULL stands for ones, zeros.
+    # Weight and bias, float or double; NULL stands for ones, zeros.
     const void *weight
     const void *bias
     bint weight_is_double
     bint bias_is_double
+    Py_ssize_t size             # one for each channel, or for each row
 
 
 cdef struct Job:
-    # Memory is (samples, channels, length), or (samples, length, channels) if channels_last.
+    # Memory is (samples, channels, stride), or (samples, stride, channels) if channels_last.
     bint channels_last
     Py_ssize_t samples
     Py_ssize_t channels
     Py_ssize_t rows             # samples * channels
-    Py_ssize_t length           # product of the spatial sizes
+    Py_ssize_t stride           # product of the spatial sizes
+    Py_ssize_t length           # elements of a row to walk: all, or those before a mask ends
+    Py_ssize_t count            # elements of a row that its statistics are of
     int threads
     Py_ssize_t l2_bytes         # of the second-level cache, which one processor has to itself
     bint split_rows             # threads share each row
@@ -33,6 +36,16 @@ cdef struct Job:
     bint through_statistics     # backward: mean and rstd are x's own
     double *sum_grad            # rows; backward writes the sums of grad_output here
     double *sum_product         # rows; and of grad_output * (x - mean)
+    # The epilogue, see epilogue.hpp.
+    bint has_epilogue
+    const void *residual        # as x, or NULL
+    void *grad_residual         # as x, or NULL
+    const unsigned char *mask   # (samples, stride), or NULL
+    int activation
+    const double *slope         # of the activation, or NULL
+    Py_ssize_t slopes           # 1, or as many as channels
+    bint from_output            # backward: what stands in the place of x is the output
+    double *sum_slope           # rows; or NULL: the gradient of the slope is not asked for
 
 
 cdef struct Scales:
@@ -66,39 +79,51 @@ cdef inline double parameter_at(
     return (<const double *>values)[channel] if is_double else (<const float *>values)[channel]
 
 
-cdef inline double weight_of(const Job *job, Py_ssize_t channel) noexcept nogil:
-    return parameter_at(job.affine.weight, job.affine.weight_is_double, 1, channel)
-
-
-cdef inline double bias_of(const Job *job, Py_ssize_t channel) noexcept nogil:
-    return parameter_at(job.affine.bias, job.affine.bias_is_double, 0, channel)
-
-
-cdef inline doubles parameters_at(
-    const void *values, bint is_double, double default, Py_ssize_t channel, Py_ssize_t channels
-) noexcept nogil:
-    """Of GROUP channels; after the last comes the first again."""
-    cdef double some[GROUP]
-    cdef Py_ssize_t i
-    if values == NULL:
-        return splat_doubles(default)
-    if channel + GROUP <= channels:
-        if is_double:
-            return load_doubles(<const double *>values + channel)
-        return load_as_doubles(<const float *>values + channel)
-    for i in range(GROUP):
-        some[i] = parameter_at(values, is_double, default, (channel + i) % channels)
-    return load_doubles(some)
-
-
-cdef inline doubles weights_of(const Job *job, Py_ssize_t channel) noexcept nogil:
-    return parameters_at(
-        job.affine.weight, job.affine.weight_is_double, 1, channel, job.channels
+cdef inline double weight_of(const Job *job, Py_ssize_t row) noexcept nogil:
+    return parameter_at(
+        job.affine.weight, job.affine.weight_is_double, 1, row % job.affine.size
     )
 
 
-cdef inline doubles biases_of(const Job *job, Py_ssize_t channel) noexcept nogil:
-    return parameters_at(job.affine.bias, job.affine.bias_is_double, 0, channel, job.channels)
+cdef inline double bias_of(const Job *job, Py_ssize_t row) noexcept nogil:
+    return parameter_at(job.affine.bias, job.affine.bias_is_double, 0, row % job.affine.size)
+
+
+cdef inline double slope_of(const Job *job, Py_ssize_t row) noexcept nogil:
+    if job.slope == NULL:
+        return 0
+    return job.slope[0] if job.slopes == 1 else job.slope[row % job.channels]
+
+
+cdef inline double inverse_of(double slope) noexcept nogil:
+    return 1 / slope if slope != 0 else 0
+
+
+cdef inline doubles parameters_at(
+    const void *values, bint is_double, double default, Py_ssize_t row, Py_ssize_t size
+) noexcept nogil:
+    """Of GROUP rows; after the last parameter comes the first again."""
+    cdef double some[GROUP]
+    cdef Py_ssize_t i, at = row % size
+    if values == NULL:
+        return splat_doubles(default)
+    if at + GROUP <= size:
+        if is_double:
+            return load_doubles(<const double *>values + at)
+        return load_as_doubles(<const float *>values + at)
+    for i in range(GROUP):
+        some[i] = parameter_at(values, is_double, default, (at + i) % size)
+    return load_doubles(some)
+
+
+cdef inline doubles weights_of(const Job *job, Py_ssize_t row) noexcept nogil:
+    return parameters_at(
+        job.affine.weight, job.affine.weight_is_double, 1, row, job.affine.size
+    )
+
+
+cdef inline doubles biases_of(const Job *job, Py_ssize_t row) noexcept nogil:
+    return parameters_at(job.affine.bias, job.affine.bias_is_double, 0, row, job.affine.size)
 
 
 cdef inline doubles load_some(const double *values, Py_ssize_t n) noexcept nogil:
@@ -193,17 +218,19 @@ cdef inline Scales scales_of(
 
 
 cdef inline GradScales grad_scales_of(
-    const element *like, double sum_grad, double sum_product, Py_ssize_t n,
-    double mean, double rstd, double weight,
+    const element *like, const Job *job, Py_ssize_t row
 ) noexcept nogil:
-    """Of a row, from the sums of grad_output and of grad_output * (x - mean)."""
+    """Of a row whose sums are there."""
     cdef GradScales out
-    cdef double one_nth = 1 / <double>n
-    cdef double grad_mean = sum_grad * one_nth
+    cdef double mean = job.mean[row], rstd = job.rstd[row]
+    cdef double one_nth = 1 / <double>job.count, grad_mean = 0
+    out.grad_scale = weight_of(job, row) * rstd
+    out.x_scale = 0
+    if job.through_statistics:
+        grad_mean = job.sum_grad[row] * one_nth
+        out.x_scale = scale_by_x(out.grad_scale, rstd, job.sum_product[row], one_nth)
     out.centre = rounded(like, mean)
     out.grad_mean = rounded(like, grad_mean)
-    out.grad_scale = weight * rstd
-    out.x_scale = scale_by_x(out.grad_scale, rstd, sum_product, one_nth)
     out.shift = (
         (out.grad_mean - grad_mean) * out.grad_scale - (mean - out.centre) * out.x_scale
     )
@@ -224,18 +251,6 @@ cdef inline bint all_fit(const element *like, doubles scale) noexcept nogil:
     return misfits == 0
 
 
-cdef struct Coefficients:
-    # Of the last pass, in the type that it computes in. The arrays are as long as the pixel, or
-    # the group of rows, that they are for.
-    void *centre
-    void *scale             # forward
-    void *scale_rest
-    void *shift
-    void *grad_mean         # backward
-    void *grad_scale
-    void *x_scale
-
-
 cdef inline octet[element] *octet_at(
     const element *like, void *values, Py_ssize_t place
 ) noexcept nogil:
@@ -244,7 +259,7 @@ cdef inline octet[element] *octet_at(
 
 
 cdef inline bint set_scales(
-    const element *like, Coefficients *out, Py_ssize_t place,
+    const element *like, coefficients *out, Py_ssize_t place,
     doubles pilot, doubles offset, doubles rstd, doubles weight, doubles bias,
 ) noexcept nogil:
     """As scales_of. False: float32 does not hold a scale."""
@@ -263,22 +278,116 @@ cdef inline bint set_scales(
 
 
 cdef inline bint set_grad_scales(
-    const element *like, Coefficients *out, Py_ssize_t place,
-    doubles sum_grad, doubles sum_product, double one_nth, doubles mean, doubles rstd,
-    doubles weight,
+    const element *like, coefficients *out, Py_ssize_t place, const Job *job, Py_ssize_t row,
+    Py_ssize_t n,           # rows there are, of the eight
 ) noexcept nogil:
-    """As grad_scales_of. False: float32 does not hold a scale."""
-    cdef octet[element] centre = narrow(like, mean)
-    cdef doubles exact_grad_mean = sum_grad * one_nth
-    cdef octet[element] grad_mean = narrow(like, exact_grad_mean)
-    cdef doubles grad_scale = weight * rstd
-    cdef doubles x_scale = scale_by_x(grad_scale, rstd, sum_product, one_nth)
+    """As grad_scales_of, of the rows from `row` on. False: float32 does not hold a scale."""
+    cdef doubles mean = load_some(job.mean + row, n), rstd = load_some(job.rstd + row, n)
+    cdef doubles grad_scale = weights_of(job, row) * rstd
+    cdef doubles exact_grad_mean = splat_doubles(0), x_scale = exact_grad_mean
+    cdef octet[element] centre = narrow(like, mean), grad_mean
+    cdef double one_nth = 1 / <double>job.count
+    if job.through_statistics:
+        exact_grad_mean = load_some(job.sum_grad + row, n) * one_nth
+        x_scale = scale_by_x(grad_scale, rstd, load_some(job.sum_product + row, n), one_nth)
+    grad_mean = narrow(like, exact_grad_mean)
+    out.through_statistics = job.through_statistics
     octet_at(like, out.centre, place)[0] = centre
     octet_at(like, out.grad_mean, place)[0] = grad_mean
     octet_at(like, out.grad_scale, place)[0] = narrow(like, grad_scale)
     octet_at(like, out.x_scale, place)[0] = narrow(like, x_scale)
-    octet_at(like, out.shift, place)[0] = narrow(
+    octet_at(like, out.grad_shift, place)[0] = narrow(
         like,
         (widen(grad_mean) - exact_grad_mean) * grad_scale - (mean - widen(centre)) * x_scale,
     )
     return all_fit(like, grad_scale) and all_fit(like, x_scale)
+
+
+cdef inline void set_signs(
+    const element *like, coefficients *out, Py_ssize_t place, const Job *job, Py_ssize_t row,
+    Py_ssize_t n,           # rows there are, of the eight
+) noexcept nogil:
+    """On which side of zero the affine map has x, for the rows from `row` on."""
+    cdef doubles scale = load_some(job.rstd + row, n) * weights_of(job, row)
+    cdef doubles sign = sign_of_scale(like, scale)
+    octet_at(like, out.sign_scale, place)[0] = narrow(like, sign)
+    octet_at(like, out.sign_shift, place)[0] = narrow(
+        like, sign_shift(like, load_some(job.mean + row, n), scale, biases_of(job, row), sign)
+    )
+
+
+# ------------------------------------------------------------- the epilogue
+
+cdef inline void *place(const element *like, const void *array, Py_ssize_t at) noexcept nogil:
+    """The address of an element of an array that may be missing."""
+    return NULL if array == NULL else <void *>(<element *>array + at)
+
+
+cdef inline void set_row_epilogue(
+    const element *x, row_epilogue *out, const Job *job, Py_ssize_t row
+) noexcept nogil:
+    """Of a row; the affine map is left to set_affine_map."""
+    cdef Py_ssize_t at = row * job.stride
+    out.residual = place(x, job.residual, at)
+    out.grad_residual = place(x, job.grad_residual, at)
+    out.mask = job.mask
+    if job.mask != NULL:
+        out.mask = job.mask + row // job.channels * job.stride
+    out.activation = job.activation
+    out.slope_asked = job.sum_slope != NULL
+    out.from_output = job.from_output
+    out.slope = number_of(slope_of(job, row))
+    out.inverse_slope = number_of(inverse_of(out.slope.exact))
+
+
+cdef inline void set_affine_map(
+    const element *like, row_epilogue *out, const Scales *scales, const Job *job, Py_ssize_t row
+) noexcept nogil:
+    """What the activation was applied to is computed once more by these."""
+    cdef octet[element] numbers[COEFFICIENTS]
+    cdef coefficients k = coefficients_in(numbers, sizeof(octet[element]))
+    set_signs(like, &k, 0, job, row, 1)
+    take_affine_map(like, out, &k, 0)
+    out.centre = number_of(scales.centre)
+    out.scale = number_of(scales.scale)
+    out.scale.single = <float>toward_zero(scales.scale)
+    out.scale_rest = number_of(rest_of_scale(scales.scale))
+    out.shift = number_of(scales.shift)
+
+
+cdef inline void set_channel_epilogue(
+    const element *x, row_epilogue *out, const Job *job, Py_ssize_t row
+) noexcept nogil:
+    """Of a channel of channels-last memory, which begins at the channel's first element."""
+    cdef Py_ssize_t c = row % job.channels, at = (row - c) * job.stride + c
+    set_row_epilogue(x, out, job, row)
+    out.residual = place(x, job.residual, at)
+    out.grad_residual = place(x, job.grad_residual, at)
+
+
+# ------------------------------------------------------------------ masks
+
+cdef inline void take_mask(Job *out, const Job *job, Py_ssize_t sample) noexcept nogil:
+    """What of a sample is walked: as a shorter one where its mask only cuts off the end."""
+    cdef const unsigned char *mask
+    cdef Py_ssize_t count
+    if job.mask == NULL:
+        return
+    mask = job.mask + sample * job.stride
+    count = count_nonzero(mask, job.stride)
+    out.count = count
+    if count_nonzero(mask, count) == count:
+        out.length = count
+        out.mask = NULL
+    else:
+        out.length = job.stride
+        out.mask = job.mask
+
+
+cdef inline void clear_after(element *out, const Job *job, Py_ssize_t channels) noexcept nogil:
+    """What was cut off at the end of a row, or of the `channels` of each pixel of a sample."""
+    if job.length < job.stride:
+        memset(
+            out + job.length * channels, 0,
+            (job.stride - job.length) * channels * <Py_ssize_t>sizeof(element),
+        )

@@ -11,130 +11,90 @@ cdef inline Py_ssize_t elements_to_line(const element *y) noexcept nogil:
     return <Py_ssize_t>((64 - (<size_t>y & 63)) & 63) // <Py_ssize_t>sizeof(element)
 
 
-cdef inline void normalize_in_double(
-    const element *x, element *y, Py_ssize_t n, Py_ssize_t step, const Scales *scales
+cdef void normalize_in_double(
+    const element *x, element *y, Py_ssize_t n, Py_ssize_t step, const Scales *scales,
+    const row_kind *after,
 ) noexcept nogil:
     """n elements that are `step` apart, where float32 does not hold their scale."""
     cdef Py_ssize_t i
+    cdef double value
     for i in range(n):
-        store_one(
-            y + i * step, (load_one(x + i * step) - scales.centre) * scales.scale + scales.shift
-        )
+        value = (load_one(x + i * step) - scales.centre) * scales.scale + scales.shift
+        store_one(y + i * step, ended_one(after, x, i * step, i, value))
 
 
-cdef inline void normalize(
+cdef void normalize(
     const element *x,       # IN  n elements
     element *y,             # OUT n elements; may be x, but not if `stream`
     Py_ssize_t n,           # more than a bundle has
-    const Scales *scales,
-    bint stream,
+    const Scales *scales, const row_kind *after, bint stream,
 ) noexcept nogil:
     cdef Py_ssize_t lanes = lanes_of(x), i = 0
-    cdef bundle[element] centre = splat_bundle(x, scales.centre)
-    cdef bundle[element] scale = splat_bundle(x, head_of_scale(x, scales.scale))
-    cdef bundle[element] scale_rest = splat_bundle(x, rest_of_scale(scales.scale))
-    cdef bundle[element] shift = splat_bundle(x, scales.shift)
+    cdef bundle_scales[element] k = splat_scales(
+        x, scales.centre, head_of_scale(x, scales.scale), rest_of_scale(scales.scale),
+        scales.shift,
+    )
     cdef bundle[element] last
     if element is not double:
         if not fits_float(scales.scale):
-            normalize_in_double(x, y, n, 1, scales)
+            normalize_in_double(x, y, n, 1, scales, after)
             return
     # The last bundle overlaps the one before it: it is read before that is written.
-    last = normalized(load_bundle(x + n - lanes), centre, scale, scale_rest, shift)
+    last = normalized_at(after, x, n - lanes, 0, k)
     if stream:
-        store_bundle(y, normalized(load_bundle(x), centre, scale, scale_rest, shift))
+        store_bundle(y, normalized_at(after, x, 0, 0, k))
         i = elements_to_line(y)
-        while i + lanes <= n:
-            stream_bundle(
-                y + i, normalized(load_bundle(x + i), centre, scale, scale_rest, shift)
-            )
-            i += lanes
+    while i + lanes <= n:
+        put_bundle(y + i, normalized_at(after, x, i, 0, k), stream)
+        i += lanes
+    if stream:
         stream_end()
-    else:
-        while i + lanes <= n:
-            store_bundle(
-                y + i, normalized(load_bundle(x + i), centre, scale, scale_rest, shift)
-            )
-            i += lanes
     store_bundle(y + n - lanes, last)
 
 
-cdef inline void differentiate_in_double(
+cdef void differentiate_in_double(
     const element *grad_output, const element *x, element *grad_input, Py_ssize_t n,
-    Py_ssize_t step, const GradScales *scales,
+    Py_ssize_t step, const GradScales *scales, const row_kind *after,
 ) noexcept nogil:
     """n elements that are `step` apart, where float32 does not hold a scale of theirs."""
     cdef Py_ssize_t i
+    cdef double g, d, slope, value
     for i in range(n):
-        store_one(
-            grad_input + i * step,
-            (load_one(grad_output + i * step) - scales.grad_mean) * scales.grad_scale
-            + (load_one(x + i * step) - scales.centre) * scales.x_scale
-            + scales.shift,
-        )
+        terms_one(after, grad_output, x, i * step, i, scales.centre, &g, &d, &slope)
+        value = (g - scales.grad_mean) * scales.grad_scale + scales.shift
+        # Statistics that were given: x has no part in it, not even a NaN of x.
+        if scales.x_scale != 0:
+            value += d * scales.x_scale
+        store_one(grad_input + i * step, value if keeps(after, i) else 0)
+        store_grad_residual_one(after, x, i * step, g)
 
 
-cdef inline void scale_gradient(
-    const element *grad_output, element *grad_input, Py_ssize_t n, Py_ssize_t step, double scale
-) noexcept nogil:
-    """For statistics that were given: x has no part in the gradient, not even a NaN of x."""
-    cdef Py_ssize_t i
-    for i in range(n):
-        store_one(grad_input + i * step, load_one(grad_output + i * step) * scale)
-
-
-cdef inline void differentiate(
+cdef void differentiate(
     const element *grad_output, const element *x,   # IN  n elements
     element *grad_input,    # OUT n elements; may be grad_output or x, but not if `stream`
     Py_ssize_t n,           # more than a bundle has
-    const GradScales *scales,
-    bint stream,
+    const GradScales *scales, bint through_statistics, const row_kind *after, bint stream,
 ) noexcept nogil:
     cdef Py_ssize_t lanes = lanes_of(x), i = 0, end = n - lanes
-    cdef bundle[element] grad_mean = splat_bundle(x, scales.grad_mean)
-    cdef bundle[element] grad_scale = splat_bundle(x, scales.grad_scale)
-    cdef bundle[element] centre = splat_bundle(x, scales.centre)
-    cdef bundle[element] x_scale = splat_bundle(x, scales.x_scale)
-    cdef bundle[element] shift = splat_bundle(x, scales.shift)
+    cdef bundle_grad_scales[element] k = splat_grad_scales(
+        x, scales.grad_mean, scales.grad_scale, scales.centre, scales.x_scale, scales.shift,
+        through_statistics,
+    )
     cdef bundle[element] last
     if element is not double:
         if not (fits_float(scales.grad_scale) and fits_float(scales.x_scale)):
-            differentiate_in_double(grad_output, x, grad_input, n, 1, scales)
+            differentiate_in_double(grad_output, x, grad_input, n, 1, scales, after)
             return
     # The last bundle overlaps the one before it: it is read before that is written.
-    last = gradient(
-        load_bundle(grad_output + end), load_bundle(x + end),
-        grad_mean, grad_scale, centre, x_scale, shift,
-    )
+    last = gradient_at(after, grad_output, x, end, 0, k)
     if stream:
-        store_bundle(
-            grad_input,
-            gradient(
-                load_bundle(grad_output), load_bundle(x),
-                grad_mean, grad_scale, centre, x_scale, shift,
-            ),
-        )
+        store_bundle(grad_input, gradient_at(after, grad_output, x, 0, 0, k))
         i = elements_to_line(grad_input)
-        while i <= end:
-            stream_bundle(
-                grad_input + i,
-                gradient(
-                    load_bundle(grad_output + i), load_bundle(x + i),
-                    grad_mean, grad_scale, centre, x_scale, shift,
-                ),
-            )
-            i += lanes
+    while i <= end:
+        put_bundle(grad_input + i, gradient_at(after, grad_output, x, i, 0, k), stream)
+        i += lanes
+    if stream:
         stream_end()
-    else:
-        while i <= end:
-            store_bundle(
-                grad_input + i,
-                gradient(
-                    load_bundle(grad_output + i), load_bundle(x + i),
-                    grad_mean, grad_scale, centre, x_scale, shift,
-                ),
-            )
-            i += lanes
     store_bundle(grad_input + end, last)
 
 
@@ -148,112 +108,151 @@ cdef inline void finish_row(const Moments *moments, const Job *job, Py_ssize_t r
 cdef inline Scales scales_of_row(
     const element *like, const Moments *moments, const Job *job, Py_ssize_t row
 ) noexcept nogil:
-    cdef Py_ssize_t channel = row % job.channels
     return scales_of(
         like, moments.origin, moments.offset + moments.offset_rest, job.rstd[row],
-        weight_of(job, channel), bias_of(job, channel),
+        weight_of(job, row), bias_of(job, row),
     )
 
 
-cdef inline Moments row_moments(const element *x, Py_ssize_t length) noexcept nogil:
-    cdef Moments row = block_moments(x, block_size(length, 0)), moments
-    cdef Py_ssize_t block
+cdef inline Scales scales_given(
+    const element *like, const Job *job, Py_ssize_t row
+) noexcept nogil:
+    """By the mean and rstd that are there."""
+    return scales_of(
+        like, job.mean[row], 0, job.rstd[row], weight_of(job, row), bias_of(job, row)
+    )
+
+
+cdef inline Moments row_moments(
+    const element *x, Py_ssize_t length, const row_kind *after
+) noexcept nogil:
+    cdef Moments row = block_moments(x, block_size(length, 0), after, 0), moments
+    cdef Py_ssize_t block, at
     for block in range(1, blocks_in(length)):
-        moments = block_moments(x + block * BLOCK, block_size(length, block))
+        at = block * BLOCK
+        moments = block_moments(x + at, block_size(length, block), after, at)
         merge(&row, &moments)
     return row
 
 
-cdef void statistics_of_rows(
-    const element *x, const Job *job, Py_ssize_t first, Py_ssize_t end
-) noexcept nogil:
-    cdef Py_ssize_t row
-    cdef Moments moments
-    for row in range(first, end):
-        moments = row_moments(x + row * job.length, job.length)
-        finish_row(&moments, job, row)
-
-
 cdef void forward_rows(
-    const element *x, element *y, const Job *job, Py_ssize_t first, Py_ssize_t end
+    const element *x,
+    element *y,             # OUT NULL: only the statistics are asked for
+    const Job *job, Py_ssize_t first, Py_ssize_t end, const row_kind *kind,
 ) noexcept nogil:
     cdef Py_ssize_t row, at
     cdef Moments moments
     cdef Scales scales
+    cdef row_kind after
     for row in range(first, end):
-        at = row * job.length
-        moments = row_moments(x + at, job.length)
+        at = row * job.stride
+        if row_kind is row_epilogue:
+            set_row_epilogue(x, &after, job, row)
+        moments = row_moments(x + at, job.length, &after)
         finish_row(&moments, job, row)
-        scales = scales_of_row(x, &moments, job, row)
-        normalize(x + at, y + at, job.length, &scales, job.stream)
+        if y != NULL:
+            scales = scales_of_row(x, &moments, job, row)
+            normalize(x + at, y + at, job.length, &scales, &after, job.stream)
 
 
 cdef void apply_rows(
-    const element *x, element *y, const Job *job, Py_ssize_t first, Py_ssize_t end
+    const element *x, element *y, const Job *job, Py_ssize_t first, Py_ssize_t end,
+    const row_kind *kind,
 ) noexcept nogil:
     """y from statistics that are given."""
-    cdef Py_ssize_t row, channel, at
+    cdef Py_ssize_t row, at
     cdef Scales scales
+    cdef row_kind after
     for row in range(first, end):
-        channel = row % job.channels
-        at = row * job.length
-        scales = scales_of(
-            x, job.mean[row], 0, job.rstd[row], weight_of(job, channel), bias_of(job, channel)
-        )
+        at = row * job.stride
+        if row_kind is row_epilogue:
+            set_row_epilogue(x, &after, job, row)
+        scales = scales_given(x, job, row)
         if job.length <= SHORT:
-            normalize_short(x + at, y + at, job.length, &scales)
+            normalize_short(x + at, y + at, job.length, &scales, &after)
         else:
-            normalize(x + at, y + at, job.length, &scales, job.stream)
+            normalize(x + at, y + at, job.length, &scales, &after, job.stream)
 
 
 cdef inline void finish_products(
-    const element *like, const Job *job, Py_ssize_t row, double sum_grad, double sum_product
+    const element *like, const Job *job, Py_ssize_t row, const Products *sums
 ) noexcept nogil:
     """What the gradients need, from sums around the mean as the computing type holds it."""
-    job.sum_grad[row] = sum_grad
-    job.sum_product[row] = sum_product - (
+    job.sum_grad[row] = sums.grad
+    job.sum_product[row] = sums.product - (
         job.mean[row] - rounded(like, job.mean[row])
-    ) * sum_grad
+    ) * sums.grad
+    if job.sum_slope != NULL:
+        job.sum_slope[row] = sums.slope
 
 
-cdef inline void differentiate_part(
-    const element *grad_output, const element *x, element *grad_input, Py_ssize_t n,
-    const Job *job, Py_ssize_t row,
+cdef inline bint affine_map_fits(
+    const element *like, const Job *job, const Scales *scales
 ) noexcept nogil:
-    """n elements of a row whose sums are known."""
-    cdef double weight = weight_of(job, row % job.channels)
-    cdef GradScales scales
-    if not job.through_statistics:
-        scale_gradient(grad_output, grad_input, n, 1, weight * job.rstd[row])
-        return
-    scales = grad_scales_of(
-        x, job.sum_grad[row], job.sum_product[row], job.length, job.mean[row], job.rstd[row],
-        weight,
+    """Whether float32 can compute what the activation was applied to."""
+    return element is double or job.from_output or fits_float(scales.scale)
+
+
+cdef void backward_in_double(
+    const element *grad_output, const element *x, element *grad_input, Py_ssize_t step,
+    const Job *job, Py_ssize_t row, const row_kind *after,
+) noexcept nogil:
+    """Of a row, whose elements are `step` apart."""
+    cdef Products sums = products_in_double(
+        grad_output, x, job.length, step, rounded(x, job.mean[row]), after
     )
-    differentiate(grad_output, x, grad_input, n, &scales, job.stream)
+    cdef GradScales scales
+    finish_products(x, job, row, &sums)
+    scales = grad_scales_of(x, job, row)
+    differentiate_in_double(grad_output, x, grad_input, job.length, step, &scales, after)
+
+
+cdef inline void differentiate_span(
+    const element *grad_output, const element *x, element *grad_input, Py_ssize_t start,
+    Py_ssize_t end, const Job *job, Py_ssize_t row, const row_kind *whole,
+) noexcept nogil:
+    """A part of a row whose sums are known."""
+    cdef row_kind after = advanced(whole, start, sizeof(element))
+    cdef GradScales scales = grad_scales_of(x, job, row)
+    differentiate(
+        grad_output + start, x + start, grad_input + start, end - start, &scales,
+        job.through_statistics, &after, job.stream,
+    )
 
 
 cdef void backward_rows(
     const element *grad_output, const element *x, element *grad_input, const Job *job,
-    Py_ssize_t first, Py_ssize_t end,
+    Py_ssize_t first, Py_ssize_t end, const row_kind *kind,
 ) noexcept nogil:
     cdef Py_ssize_t row, block, at, start
-    cdef double sum_grad, sum_product, block_grad, block_product, centre
+    cdef double centre
+    cdef Products sums, part
+    cdef Scales scales
+    cdef row_kind after
     for row in range(first, end):
-        at = row * job.length
+        at = row * job.stride
         centre = rounded(x, job.mean[row])
-        sum_grad = 0
-        sum_product = 0
+        if row_kind is row_epilogue:
+            set_row_epilogue(x, &after, job, row)
+            scales = scales_given(x, job, row)
+            set_affine_map(x, &after, &scales, job, row)
+            if not affine_map_fits(x, job, &scales):
+                backward_in_double(
+                    grad_output + at, x + at, grad_input + at, 1, job, row, &after
+                )
+                continue
+        sums.grad = sums.product = sums.slope = 0
         for block in range(blocks_in(job.length)):
-            start = at + block * BLOCK
-            product_sums(
-                grad_output + start, x + start, block_size(job.length, block), centre,
-                &block_grad, &block_product,
+            start = block * BLOCK
+            part = block_products(
+                grad_output + at + start, x + at + start, block_size(job.length, block), centre,
+                &after, start,
             )
-            sum_grad += block_grad
-            sum_product += block_product
-        finish_products(x, job, row, sum_grad, sum_product)
-        differentiate_part(grad_output + at, x + at, grad_input + at, job.length, job, row)
+            add_products(&sums, &part)
+        finish_products(x, job, row, &sums)
+        differentiate_span(
+            grad_output + at, x + at, grad_input + at, 0, job.length, job, row, &after
+        )
 
 
 # ------------------------------------------------- threads that share each row
@@ -263,20 +262,35 @@ cdef inline Py_ssize_t part_start(Py_ssize_t length, int threads, int thread) no
     return min(share(blocks_in(length), threads, thread) * BLOCK, length)
 
 
-cdef bint forward_split_rows(const element *x, element *y, const Job *job) noexcept nogil:
-    """As forward_rows of all rows. False: no memory."""
+cdef inline void normalize_span(
+    const element *x, element *y, Py_ssize_t start, Py_ssize_t end, const Scales *scales,
+    const row_kind *row, bint stream,
+) noexcept nogil:
+    cdef row_kind after = advanced(row, start, sizeof(element))
+    normalize(x + start, y + start, end - start, scales, &after, stream)
+
+
+cdef bint forward_split_rows(
+    const element *x,
+    element *y,             # OUT NULL: only the statistics are asked for
+    const Job *job, Py_ssize_t first_row, Py_ssize_t end_row, const row_kind *kind,
+) noexcept nogil:
+    """As forward_rows. False: no memory."""
     cdef Py_ssize_t blocks = blocks_in(job.length)
     cdef Py_ssize_t row, block, at, start, end
     cdef int thread
     cdef Scales scales
+    cdef row_kind after
     cdef Moments *moments = <Moments *>malloc(blocks * sizeof(Moments))
     if moments == NULL:
         return False
-    for row in range(job.rows):
-        at = row * job.length
+    for row in range(first_row, end_row):
+        at = row * job.stride
+        if row_kind is row_epilogue:
+            set_row_epilogue(x, &after, job, row)
         for block in prange(blocks, num_threads=job.threads, schedule="static"):
             moments[block] = block_moments(
-                x + at + block * BLOCK, block_size(job.length, block)
+                x + at + block * BLOCK, block_size(job.length, block), &after, block * BLOCK
             )
         for block in range(1, blocks):
             merge(moments, moments + block)
@@ -287,42 +301,88 @@ cdef bint forward_split_rows(const element *x, element *y, const Job *job) noexc
         for thread in prange(job.threads, num_threads=job.threads, schedule="static"):
             start = part_start(job.length, job.threads, thread)
             end = part_start(job.length, job.threads, thread + 1)
-            normalize(x + at + start, y + at + start, end - start, &scales, job.stream)
+            normalize_span(x + at, y + at, start, end, &scales, &after, job.stream)
     free(moments)
     return True
 
 
 cdef bint backward_split_rows(
-    const element *grad_output, const element *x, element *grad_input, const Job *job
+    const element *grad_output, const element *x, element *grad_input, const Job *job,
+    Py_ssize_t first_row, Py_ssize_t end_row, const row_kind *kind,
 ) noexcept nogil:
-    """As backward_rows of all rows. False: no memory."""
+    """As backward_rows. False: no memory."""
     cdef Py_ssize_t blocks = blocks_in(job.length)
     cdef Py_ssize_t row, block, at, start, end
     cdef int thread
-    cdef double sum_grad, sum_product
-    cdef double *sums = <double *>malloc(2 * blocks * sizeof(double))
+    cdef Scales scales
+    cdef row_kind after
+    cdef Products *sums = <Products *>malloc(blocks * sizeof(Products))
     if sums == NULL:
         return False
-    for row in range(job.rows):
-        at = row * job.length
+    for row in range(first_row, end_row):
+        at = row * job.stride
+        if row_kind is row_epilogue:
+            set_row_epilogue(x, &after, job, row)
+            scales = scales_given(x, job, row)
+            set_affine_map(x, &after, &scales, job, row)
+            if not affine_map_fits(x, job, &scales):
+                backward_in_double(
+                    grad_output + at, x + at, grad_input + at, 1, job, row, &after
+                )
+                continue
         for block in prange(blocks, num_threads=job.threads, schedule="static"):
-            product_sums(
+            sums[block] = block_products(
                 grad_output + at + block * BLOCK, x + at + block * BLOCK,
-                block_size(job.length, block), rounded(x, job.mean[row]),
-                &sums[2 * block], &sums[2 * block + 1],
+                block_size(job.length, block), rounded(x, job.mean[row]), &after, block * BLOCK,
             )
-        sum_grad = 0
-        sum_product = 0
-        for block in range(blocks):
-            sum_grad += sums[2 * block]
-            sum_product += sums[2 * block + 1]
-        finish_products(x, job, row, sum_grad, sum_product)
+        for block in range(1, blocks):
+            add_products(sums, sums + block)
+        finish_products(x, job, row, sums)
         for thread in prange(job.threads, num_threads=job.threads, schedule="static"):
             start = part_start(job.length, job.threads, thread)
             end = part_start(job.length, job.threads, thread + 1)
-            differentiate_part(
-                grad_output + at + start, x + at + start, grad_input + at + start,
-                end - start, job, row,
+            differentiate_span(
+                grad_output + at, x + at, grad_input + at, start, end, job, row, &after
             )
     free(sums)
     return True
+
+
+# --------------------------------------------------- rows that are computed in double
+
+cdef void exact_forward(
+    const element *x,
+    element *y,             # OUT NULL: only the statistics are asked for
+    const Job *job, Py_ssize_t first, Py_ssize_t end, const row_kind *kind,
+) noexcept nogil:
+    """As forward_rows, for a few elements."""
+    cdef Py_ssize_t row, at
+    cdef Moments moments
+    cdef Scales scales
+    cdef row_kind after
+    for row in range(first, end):
+        at = row * job.stride
+        if row_kind is row_epilogue:
+            set_row_epilogue(x, &after, job, row)
+        moments = moments_in_double(x + at, job.length, &after)
+        finish_row(&moments, job, row)
+        if y != NULL:
+            scales = scales_of_row(x, &moments, job, row)
+            normalize_in_double(x + at, y + at, job.length, 1, &scales, &after)
+
+
+cdef void exact_backward(
+    const element *grad_output, const element *x, element *grad_input, const Job *job,
+    Py_ssize_t first, Py_ssize_t end, const row_kind *kind,
+) noexcept nogil:
+    """As backward_rows."""
+    cdef Py_ssize_t row, at
+    cdef Scales scales
+    cdef row_kind after
+    for row in range(first, end):
+        at = row * job.stride
+        if row_kind is row_epilogue:
+            set_row_epilogue(x, &after, job, row)
+            scales = scales_given(x, job, row)
+            set_affine_map(x, &after, &scales, job, row)
+        backward_in_double(grad_output + at, x + at, grad_input + at, 1, job, row, &after)

@@ -3,7 +3,7 @@
 //
 // Of element type E, and numbers are those of the type that E is computed in:
 //     octet<E>   8 numbers, one for each of 8 rows, or 8 of a short row
-//     line<E>    a cache line of elements, 32, 16 or 8: channels side by side
+//     line<E>    a cache line of numbers, 16 float32 or 8 float64: channels side by side
 //     bundle<E>  128 bytes of numbers, 32 float32 or 16 float64, of a long row
 #pragma once
 
@@ -11,7 +11,7 @@
 
 namespace instnorm {
 
-template <class E> constexpr int line_lanes = 64 / sizeof(E);
+template <class E> constexpr int line_lanes = 64 / sizeof(compute<E>);
 template <class E> constexpr int bundle_lanes = 128 / sizeof(compute<E>);
 template <class E> using octet = vec<compute<E>, 8>;
 template <class E> using line = vec<compute<E>, line_lanes<E>>;
@@ -42,10 +42,6 @@ template <class E> INSTNORM_INLINE void store_bundle(E *y, bundle<E> value) {
 }
 INSTNORM_INLINE doubles load_doubles(const double *x) { return of_float<double, 8>::load(x); }
 INSTNORM_INLINE void store_doubles(double *y, doubles v) { of_float<double, 8>::store(y, v); }
-// Numbers of the type that E is computed in, in memory of that type.
-template <class E> INSTNORM_INLINE line<E> load_numbers(const E *, const void *from) {
-    return of_float<compute<E>, line_lanes<E>>::load((const compute<E> *)from);
-}
 
 template <class E> INSTNORM_INLINE octet<E> splat_octet(const E *, double value) {
     return splat_to<octet<E>>::of((compute<E>)value);
@@ -59,18 +55,6 @@ template <class E> INSTNORM_INLINE octet<E> splat_number(const E *, const void *
     compute<E> value;
     memcpy(&value, (const char *)numbers + place * sizeof value, sizeof value);
     return splat_to<octet<E>>::of(value);
-}
-
-// n elements, fewer than a line, and zeros; no other memory is touched.
-template <class E> INSTNORM_INLINE line<E> load_part(const E *x, ptrdiff_t n) {
-    E step[line_lanes<E>] = {};
-    memcpy(step, x, n * sizeof(E));
-    return load_line(step);
-}
-template <class E> INSTNORM_INLINE void store_part(E *y, line<E> value, ptrdiff_t n) {
-    E step[line_lanes<E>];
-    store_line(step, value);
-    memcpy(y, step, n * sizeof(E));
 }
 
 // All bits in the last places, after places that have none.
@@ -98,23 +82,6 @@ INSTNORM_INLINE vec<T, N, F> fma(vec<T, N, F> a, vec<T, N, F> b, vec<T, N, F> c)
 template <class E, class T, int N, bool F>
 INSTNORM_INLINE vec<T, N, F> maximum(vec<T, N, F> a, vec<T, N, F> b) {
     return maximum_of(a, b);
-}
-// The last passes; coefficients.pxi says what each coefficient is.
-template <class E, class T, int N, bool F>
-INSTNORM_INLINE vec<T, N, F> normalized(
-    vec<T, N, F> x, vec<T, N, F> centre, vec<T, N, F> scale, vec<T, N, F> scale_rest,
-    vec<T, N, F> shift
-) {
-    vec<T, N, F> d = x - centre;
-    if constexpr (sizeof(T) == sizeof(float)) { shift = fma_of(d, scale_rest, shift); }
-    return fma_of(d, scale, shift);
-}
-template <class E, class T, int N, bool F>
-INSTNORM_INLINE vec<T, N, F> gradient(
-    vec<T, N, F> g, vec<T, N, F> x, vec<T, N, F> grad_mean, vec<T, N, F> grad_scale,
-    vec<T, N, F> centre, vec<T, N, F> x_scale, vec<T, N, F> shift
-) {
-    return fma_of(g - grad_mean, grad_scale, fma_of(x - centre, x_scale, shift));
 }
 // The last n of the places of value, and 0 in those before.
 template <class E, class T, int N, bool F>
@@ -232,8 +199,12 @@ template <class E, class T, int N, bool F> INSTNORM_INLINE void stream(E *y, vec
         stream_bytes<sizeof step>(y, step);
     }
 }
-template <class E> INSTNORM_INLINE void stream_bundle(E *y, bundle<E> value) { stream(y, value); }
-template <class E> INSTNORM_INLINE void stream_line(E *y, line<E> value) { stream(y, value); }
+template <class E> INSTNORM_INLINE void put_bundle(E *y, bundle<E> value, bool past_caches) {
+    past_caches ? stream(y, value) : store_bundle(y, value);
+}
+template <class E> INSTNORM_INLINE void put_line(E *y, line<E> value, bool past_caches) {
+    past_caches ? stream(y, value) : store_line(y, value);
+}
 INSTNORM_INLINE void stream_end() {
 #if defined(__SSE2__)
     _mm_sfence();

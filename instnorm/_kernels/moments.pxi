@@ -30,17 +30,22 @@ cdef inline double most_missed(const element *like) noexcept nogil:
 
 
 cdef inline Moments moments_of(
-    Py_ssize_t n, double pilot, double sum1, double sum2
+    Py_ssize_t count, double pilot, double sum1, double sum2
 ) noexcept nogil:
     """From the sums of (x - pilot) and of (x - pilot)^2."""
     cdef Moments out
-    out.count = n
+    out.count = count
     out.origin = pilot
-    out.offset = sum1 / n
+    out.offset = sum1 / max(count, <Py_ssize_t>1)
     out.m2 = not_negative(sum2 - sum1 * out.offset)
     out.offset_rest = 0
     out.m2_rest = 0
     return out
+
+
+cdef inline Moments no_moments() noexcept nogil:
+    """Where no element counts."""
+    return moments_of(0, 0, 0, 0)
 
 
 # ------------------------------------------------------- sums all in double
@@ -49,6 +54,7 @@ cdef inline void sums_in_double(
     const element *x,       # IN  n elements
     Py_ssize_t n,
     double pilot,
+    const row_kind *after,
     double *sum1,           # OUT sum of (x - pilot)
     double *sum2,           # OUT sum of (x - pilot)^2
 ) noexcept nogil:
@@ -56,68 +62,98 @@ cdef inline void sums_in_double(
     cdef double rest1 = 0, rest2 = 0, difference
     cdef Py_ssize_t i, whole = n - n % 8
     for i in range(0, whole, 8):
-        d = load_as_doubles(x + i) - centre
+        d = difference_at(after, x, i, centre)
         lane1 = lane1 + d
         lane2 = fma(d, d, lane2)
     for i in range(whole, n):
-        difference = load_one(x + i) - pilot
-        rest1 += difference
-        rest2 += difference * difference
+        if keeps(after, i):
+            difference = load_one(x + i) - pilot
+            rest1 += difference
+            rest2 += difference * difference
     sum1[0] = total(lane1) + rest1
     sum2[0] = total(lane2) + rest2
 
 
-cdef inline Moments moments_in_double(const element *x, Py_ssize_t n) noexcept nogil:
-    """For what leaves the range of float32, and for outliers.
+cdef inline Moments moments_in_double(
+    const element *x, Py_ssize_t n, const row_kind *after
+) noexcept nogil:
+    """For what leaves the range of float32, for outliers, and for rows of a few elements.
 
     float32 differences from the first element, and their squares, lose next to nothing
     in double, even where the first is the outlier: then the squares are n times what the
     variance needs. float64 ones would lose that: they are taken from the mean.
     """
-    cdef double sum1, sum2, pilot = load_one(x)
-    sums_in_double(x, n, pilot, &sum1, &sum2)
+    cdef double sum1, sum2, pilot
+    cdef Py_ssize_t count = counted(after, n)
+    if count == 0:
+        return no_moments()
+    pilot = load_one(x + first_counted(after, n))
+    sums_in_double(x, n, pilot, after, &sum1, &sum2)
     if element is double:
-        pilot += sum1 / n
-        sums_in_double(x, n, pilot, &sum1, &sum2)
-    return moments_of(n, pilot, sum1, sum2)
+        pilot += sum1 / count
+        sums_in_double(x, n, pilot, after, &sum1, &sum2)
+    return moments_of(count, pilot, sum1, sum2)
 
 
-cdef inline void product_sums_in_double(
-    const element *grad_output, const element *x, Py_ssize_t n, double centre,
-    double *sum_grad,               # OUT sum of grad_output
-    double *sum_product,            # OUT sum of grad_output * (x - centre)
+cdef struct Products:
+    # Sums over the elements that count.
+    double grad             # of grad_output, once it passed the activation
+    double product          # of that, times (x - centre)
+    double slope            # of what the gradient of the activation's slope is made of
+
+
+cdef inline void add_products(Products *into, const Products *part) noexcept nogil:
+    into.grad += part.grad
+    into.product += part.product
+    into.slope += part.slope
+
+
+cdef Products products_in_double(
+    const element *grad_output, const element *x, Py_ssize_t n,
+    Py_ssize_t step,        # from one element to the next
+    double centre, const row_kind *after,
 ) noexcept nogil:
-    cdef doubles g, lane1 = splat_doubles(0), lane2 = lane1, around = splat_doubles(centre)
-    cdef double rest1 = 0, rest2 = 0
-    cdef Py_ssize_t i, whole = n - n % 8
-    for i in range(0, whole, 8):
-        g = load_as_doubles(grad_output + i)
-        lane1 = lane1 + g
-        lane2 = fma(g, load_as_doubles(x + i) - around, lane2)
+    cdef Products out
+    cdef doubles g, d, around = splat_doubles(centre)
+    cdef doubles lane1 = splat_doubles(0), lane2 = lane1
+    cdef double one_g, one_d, one_slope
+    cdef Py_ssize_t i, whole = 0
+    out.grad = out.product = out.slope = 0
+    if row_kind is no_epilogue:
+        whole = n - n % 8 if step == 1 else 0
+        for i in range(0, whole, 8):
+            factors_at(after, grad_output, x, i, 0, around, &g, &d)
+            lane1 = lane1 + g
+            lane2 = fma(g, d, lane2)
     for i in range(whole, n):
-        rest1 += load_one(grad_output + i)
-        rest2 += load_one(grad_output + i) * (load_one(x + i) - centre)
-    sum_grad[0] = total(lane1) + rest1
-    sum_product[0] = total(lane2) + rest2
+        terms_one(after, grad_output, x, i * step, i, centre, &one_g, &one_d, &one_slope)
+        out.grad += one_g
+        out.product += one_g * one_d
+        out.slope += one_slope
+    out.grad += total(lane1)
+    out.product += total(lane2)
+    return out
 
 
 # ------------------------------------------------------------------ a block
 
-cdef inline double pilot_of(const element *x, Py_ssize_t n) noexcept nogil:
+cdef inline double pilot_of(
+    const element *x, Py_ssize_t n, const row_kind *after
+) noexcept nogil:
     """The mean of some bundles that are spread over a block; x itself where it is constant."""
-    cdef Py_ssize_t lanes = lanes_of(x), step = lanes, i
-    cdef double first
-    cdef bundle[element] around, lane
+    cdef Py_ssize_t lanes = lanes_of(x), step = lanes, start = 0, count = 0, i
+    cdef double first = load_one(x + first_counted(after, n))
+    cdef bundle[element] around = splat_bundle(x, first), lane = splat_bundle(x, 0)
+    cdef row_kind part
     if n < PILOT_BUNDLES * lanes:
-        x += n - PILOT_BUNDLES * lanes
+        start = n - PILOT_BUNDLES * lanes
     else:
         step = (n // lanes - 1) // (PILOT_BUNDLES - 1) * lanes
-    first = load_one(x)
-    around = splat_bundle(x, first)
-    lane = load_bundle(x) - around
-    for i in range(1, PILOT_BUNDLES):
-        lane = lane + (load_bundle(x + i * step) - around)
-    return rounded(x, first + total(lane) / (PILOT_BUNDLES * lanes))
+    for i in range(PILOT_BUNDLES):
+        lane = lane + difference_at(after, x, start + i * step, around)
+        part = advanced(after, start + i * step, sizeof(element))
+        count += counted(&part, lanes)
+    return rounded(x, first + total(lane) / count) if count else first
 
 
 cdef inline void prefetch_pilots(const element *x) noexcept nogil:
@@ -133,6 +169,7 @@ cdef inline void centred_sums(
     const element *x,       # IN  n elements
     Py_ssize_t n,
     double pilot,
+    const row_kind *after,
     double *sum1,           # OUT sum of (x - pilot)
     double *sum2,           # OUT sum of (x - pilot)^2
     double *most,           # OUT the largest part of sum2 that a lane has between two flushes
@@ -147,7 +184,7 @@ cdef inline void centred_sums(
         lane1 = zero
         lane2 = zero
         while i < end:
-            d = load_bundle(x + i) - centre
+            d = difference_at(after, x, i, centre)
             lane1 = lane1 + d
             lane2 = fma(d, d, lane2)
             i += lanes
@@ -155,7 +192,7 @@ cdef inline void centred_sums(
         wide2 = wide2 + fold(lane2)
         peak = maximum(peak, fold_largest(lane2))
     if whole < n:
-        d = tail(load_bundle(x + n - lanes) - centre, n - whole)
+        d = tail(difference_at(after, x, n - lanes, centre), n - whole)
         lane2 = d * d
         wide1 = wide1 + fold(d)
         wide2 = wide2 + fold(lane2)
@@ -165,29 +202,51 @@ cdef inline void centred_sums(
     most[0] = largest(peak)
 
 
-cdef inline Moments block_moments(const element *x, Py_ssize_t n) noexcept nogil:
-    """Of at most BLOCK elements."""
-    cdef double sum1, sum2, most, pilot = pilot_of(x, n)
+cdef Moments block_moments(
+    const element *x, Py_ssize_t n,     # IN  at most BLOCK elements, which begin at `at`
+    const row_kind *row, Py_ssize_t at,
+) noexcept nogil:
+    cdef row_kind after = advanced(row, at, sizeof(element))
+    cdef double sum1, sum2, most, pilot
+    cdef Py_ssize_t count = counted(&after, n)
+    if count == 0:
+        return no_moments()
+    pilot = pilot_of(x, n, &after)
     prefetch_pilots(x + n)
-    centred_sums(x, n, pilot, &sum1, &sum2, &most)
-    if sum1 * sum1 > most_missed(x) * n * sum2:
-        pilot = rounded(x, pilot + sum1 / n)
-        centred_sums(x, n, pilot, &sum1, &sum2, &most)
+    centred_sums(x, n, pilot, &after, &sum1, &sum2, &most)
+    if sum1 * sum1 > most_missed(x) * count * sum2:
+        pilot = rounded(x, pilot + sum1 / count)
+        centred_sums(x, n, pilot, &after, &sum1, &sum2, &most)
     if element is not double:
-        if not (square_sum_fits(sum2, n) and most < OUTLIER * sum2):
-            return moments_in_double(x, n)
-    return moments_of(n, pilot, sum1, sum2)
+        if not (square_sum_fits(sum2, count) and most < OUTLIER * sum2):
+            return moments_in_double(x, n, &after)
+    return moments_of(count, pilot, sum1, sum2)
 
 
-cdef inline void product_sums(
-    const element *grad_output, const element *x,   # IN  n elements, at most BLOCK
+cdef double slope_sum(
+    const element *grad_output, const element *x, Py_ssize_t n, const row_epilogue *after
+) noexcept nogil:
+    """What the slope's gradient is made of: a pass of its own, in the first-level cache."""
+    cdef doubles lanes = splat_doubles(0)
+    cdef double rest = 0
+    cdef Py_ssize_t i, whole = n - n % 8
+    for i in range(0, whole, 8):
+        lanes = lanes + slopes_at(after, grad_output, x, i, 0)
+    for i in range(whole, n):
+        rest += slope_at(after, grad_output, x, i, 0)
+    return total(lanes) + rest
+
+
+cdef Products block_products(
+    const element *grad_output, const element *x,   # IN  at most BLOCK, which begin at `at`
     Py_ssize_t n,
     double centre,          # a number that the computing type holds
-    double *sum_grad,       # OUT sum of grad_output
-    double *sum_product,    # OUT sum of grad_output * (x - centre)
+    const row_kind *row, Py_ssize_t at,
 ) noexcept nogil:
+    cdef row_kind after = advanced(row, at, sizeof(element))
+    cdef Products out
     cdef Py_ssize_t lanes = lanes_of(x), i = 0, end, whole = n - n % lanes
-    cdef bundle[element] g, lane1, lane2
+    cdef bundle[element] g, d, lane1, lane2
     cdef bundle[element] zero = splat_bundle(x, 0), around = splat_bundle(x, centre)
     cdef doubles wide1 = splat_doubles(0), wide2 = wide1
     while i < whole:
@@ -195,21 +254,30 @@ cdef inline void product_sums(
         lane1 = zero
         lane2 = zero
         while i < end:
-            g = load_bundle(grad_output + i)
+            factors_at(&after, grad_output, x, i, 0, around, &g, &d)
             lane1 = lane1 + g
-            lane2 = fma(g, load_bundle(x + i) - around, lane2)
+            lane2 = fma(g, d, lane2)
             i += lanes
         wide1 = wide1 + fold(lane1)
         wide2 = wide2 + fold(lane2)
     if whole < n:
-        g = tail(load_bundle(grad_output + n - lanes), n - whole)
+        factors_at(&after, grad_output, x, n - lanes, 0, around, &g, &d)
+        g = tail(g, n - whole)
         wide1 = wide1 + fold(g)
-        wide2 = wide2 + fold(g * (load_bundle(x + n - lanes) - around))
-    sum_grad[0] = total(wide1)
-    sum_product[0] = total(wide2)
+        wide2 = wide2 + fold(g * d)
+    out.grad = total(wide1)
+    out.product = total(wide2)
+    out.slope = 0
+    if row_kind is row_epilogue:
+        if after.slope_asked:
+            out.slope = slope_sum(grad_output, x, n, &after)
+        # Nothing passed the activation.
+        if out.grad == 0 and out.product == 0:
+            return out
     if element is not double:
-        if not product_sum_fits(sum_grad[0], sum_product[0], n):
-            product_sums_in_double(grad_output, x, n, centre, sum_grad, sum_product)
+        if not (product_sum_fits(out.grad, out.product, n) and isfinite(out.slope)):
+            return products_in_double(grad_output, x, n, 1, centre, &after)
+    return out
 
 
 # --------------------------------------------------------- a row of blocks
@@ -237,7 +305,13 @@ cdef inline void merge(
     const Moments *block,
 ) noexcept nogil:
     cdef double count = into.count + block.count
-    cdef double part = block.count / count
+    cdef double part
+    if block.count == 0:
+        return
+    if into.count == 0:
+        into[0] = block[0]
+        return
+    part = block.count / count
     cdef double delta = (block.origin - into.origin) + (block.offset - into.offset)
     delta -= into.offset_rest
     add_exactly(&into.offset, &into.offset_rest, delta * part)

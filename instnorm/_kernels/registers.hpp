@@ -207,6 +207,22 @@ INSTNORM_INLINE whole<T, N> where_nonzero(whole<T, N> test, whole<T, N> value) {
 }
 INSTNORM_BY_HALVES_2(where_nonzero)
 
+// a where test is positive, else b: b where test is NaN.
+template <class T, int N>
+INSTNORM_INLINE whole<T, N> where_positive(whole<T, N> test, whole<T, N> a, whole<T, N> b) {
+    return {test.v > 0 ? a.v : b.v};
+}
+template <class T, int N>
+INSTNORM_INLINE split<T, N> where_positive(split<T, N> test, split<T, N> a, split<T, N> b) {
+    return {where_positive(test.low, a.low, b.low), where_positive(test.high, a.high, b.high)};
+}
+// 0 where test is 0 or less, else value: value where test is NaN.
+template <class T, int N>
+INSTNORM_INLINE whole<T, N> zero_where_not_positive(whole<T, N> test, whole<T, N> value) {
+    return {test.v <= 0 ? decltype(value.v){} : value.v};
+}
+INSTNORM_BY_HALVES_2(zero_where_not_positive)
+
 // The bits of a and of mask, a vec of bit patterns.
 template <class T, int N> INSTNORM_INLINE whole<T, N> operator&(whole<T, N> a, whole<T, N> mask) {
     if constexpr (N == 1) {
@@ -219,6 +235,25 @@ template <class T, int N> INSTNORM_INLINE whole<T, N> operator&(whole<T, N> a, w
     }
 }
 INSTNORM_BY_HALVES_2(operator&)
+
+// All bits where a byte is not 0, of N bytes.
+template <class T, int N> struct bits_where {
+    static INSTNORM_INLINE vec<T, N> nonzero(const unsigned char *bytes) {
+        if constexpr (N == 1) {
+            return {same_bits<T>((integer<T>)(*bytes ? -1 : 0))};
+#if INSTNORM_HAS_VECTORS
+        } else if constexpr (fits_register(N, sizeof(T))) {
+            typedef signed char narrow __attribute__((vector_size(N)));
+            typedef integer<T> wide __attribute__((vector_size(N * sizeof(T))));
+            narrow some;
+            memcpy(&some, bytes, N);
+            return {(typename whole<T, N>::raw)__builtin_convertvector(some != 0, wide)};
+#endif
+        } else {
+            return {bits_where<T, N / 2>::nonzero(bytes), bits_where<T, N / 2>::nonzero(bytes + N / 2)};
+        }
+    }
+};
 
 // --------------------------------------------- the same number in all places
 

@@ -33,12 +33,13 @@ from instnorm.functional.loss import (
     nll_loss,
     smooth_l1_loss,
 )
-from instnorm.functional.norm import instance_norm
+from instnorm.functional.norm import adaptive_instance_norm, instance_norm
 from instnorm.functional.normalization import batch_norm, group_norm, layer_norm
 from instnorm.functional.pool import avg_pool2d, max_pool2d
 from instnorm.functional.vision import interpolate, pad
 
 __all__ = [
+    "adaptive_instance_norm",
     "avg_pool2d",
     "batch_norm",
     "binary_cross_entropy_with_logits",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from instnorm import arrays, autograd
 from instnorm._layouts import Array
+from instnorm._primitives import Linear
 from instnorm.arrays import ArgumentError
 from instnorm.autograd import Function
 from instnorm.functional._inputs import Input, as_tensor
@@ -24,10 +25,17 @@ def instance_norm(
     use_input_stats: bool = True,
     momentum: float | None = 0.1,
     eps: float = 1e-5,
+    *,
+    mask: Input | None = None,
+    residual: Input | None = None,
+    activation: str | None = None,
+    negative_slope: float | Input = 0.01,
+    inplace: bool = False,
 ) -> Tensor:
     r"""Normalize each channel of each sample by its own mean and variance.
 
-    .. math:: y = \frac{x - \mathrm{mean}}{\sqrt{\mathrm{var} + \epsilon}} \cdot weight + bias
+    .. math:: y = \mathrm{act}\left(\frac{x - \mathrm{mean}}{\sqrt{\mathrm{var} + \epsilon}}
+        \cdot weight + bias + residual\right)
 
     Parameters
     ----------
@@ -37,14 +45,30 @@ def instance_norm(
         With `use_input_stats`, they are updated in place: ``new = (1 - momentum) *
         old + momentum * x``, x being the mean over N of the samples' means and
         unbiased variances. Without, they are what is used.
-    weight, bias : Tensor or ndarray of shape (C,), optional
-        Scale and shift of each channel. Either may be given without the other.
+    weight, bias : Tensor or ndarray of shape (C,) or (N, C), optional
+        Scale and shift of each channel, or of each channel of each sample. Either may
+        be given without the other.
     use_input_stats : bool, default True
         Whether to normalize by the input's statistics or by the running ones.
     momentum : float or None, default 0.1
         Share of the new value in the running statistics; None leaves them alone.
     eps : float, default 1e-5
         Added to the variance; finite and not negative.
+    mask : Tensor or ndarray of bool, of shape (N, spatial...), optional
+        True where an element counts. Statistics are taken of those; output and gradient
+        are 0 elsewhere, whatever the input holds there.
+    residual : Tensor or ndarray, optional
+        Added before the activation: the shape of `input`.
+    activation : {None, "relu", "leaky_relu"}, default None
+        Applied last, in the same pass.
+    negative_slope : float, or Tensor or ndarray of shape (1,) or (C,), default 0.01
+        What the leaky ReLU multiplies negative numbers by. An array makes it a PReLU,
+        whose slope may require gradients.
+    inplace : bool, default False
+        Whether the output takes the input's memory. Backward finds the input from the
+        output; so the activation may be a leaky ReLU by a positive number, or none, and
+        the weight must not be too small: at least 1e-12, and 4 times the bias times
+        the machine epsilon of the input's dtype.
 
     Returns
     -------
@@ -54,27 +78,32 @@ def instance_norm(
     Raises
     ------
     TypeError
-        If the input is not of a float dtype.
+        If the input is not of a float dtype, or the mask not of bool.
     ValueError
         If the input has fewer than three axes, there is just one spatial element to take
-        statistics of, `eps` is negative or not finite, or one running statistic is
-        given without the other.
+        statistics of, `eps` is negative or not finite, one running statistic is
+        given without the other, there is no such activation, or what `inplace` asks for
+        is not to be had.
     ArgumentError
         A ValueError and RuntimeError: if a parameter or running statistic is not of
         shape (C,), or the running statistics are missing where they are used.
+    RuntimeError
+        If `inplace` would overwrite a leaf that requires gradients.
 
     References
     ----------
     D. Ulyanov, A. Vedaldi, V. Lempitsky, "Instance Normalization: The Missing
-    Ingredient for Fast Stylization", 2016, https://arxiv.org/abs/1607.08022
+    Ingredient for Fast Stylization", 2016, https://arxiv.org/abs/1607.08022;
+    S. Rota Bulò, L. Porzi, P. Kontschieder, "In-Place Activated BatchNorm for
+    Memory-Optimized Training of DNNs", 2018, https://arxiv.org/abs/1712.02616
 
     Examples
     --------
     >>> import instnorm
     >>> x = instnorm.tensor([[[1.0, 3.0], [10.0, 30.0]]])
-    >>> instnorm.functional.instance_norm(x, eps=0)
-    tensor([[[-1.,  1.],
-             [-1.,  1.]]])
+    >>> instnorm.functional.instance_norm(x, eps=0, activation="relu")
+    tensor([[[0., 1.],
+             [0., 1.]]])
     """
     # Not by `as_tensor` alone: calling it for Tensors would take a tenth of a small input's time.
     if not isinstance(input, Tensor):
@@ -104,13 +133,92 @@ def instance_norm(
             "running_mean and running_var must be given both or neither, got "
             f"running_mean={running_mean!r} and running_var={running_var!r}"
         )
-    if autograd.is_recorded(input, weight, bias):
-        return InstanceNorm.apply(input, weight, bias, given, eps, running)
-    if running is None:
-        return Tensor._of(_normalize(input, weight, bias, given, eps, return_stats=False))
-    y, mean, rstd = _normalize(input, weight, bias, given, eps, return_stats=True)
-    _update_running(running, mean, rstd, eps, input)
-    return Tensor._of(y)
+    after = PLAIN
+    slope = None
+    if mask is not None or residual is not None or activation is not None or inplace:
+        residual = None if residual is None else as_tensor(residual, "residual")
+        if activation is not None and isinstance(negative_slope, Tensor | np.ndarray):
+            slope = as_tensor(negative_slope, "negative_slope")
+        after = Epilogue(
+            None if mask is None else _array(mask), activation, negative_slope, inplace
+        )
+        if inplace:
+            _check_inplace(input, weight, bias, after)
+    if autograd.is_recorded(input, weight, bias, residual, slope):
+        return InstanceNorm.apply(input, weight, bias, residual, slope, given, eps, running, after)
+    return _run(input, weight, bias, residual, slope, given, eps, running, after)[0]
+
+
+class Epilogue(NamedTuple):
+    """What follows the affine map, but for what may require gradients: residual and slope."""
+
+    mask: Array | None
+    activation: str | None
+    negative_slope: float | Input
+    inplace: bool
+
+
+PLAIN = Epilogue(None, None, 0.01, False)
+
+
+def adaptive_instance_norm(content: Input, style: Input, eps: float = 1e-5) -> Tensor:
+    r"""Give each channel of the content the mean and standard deviation of the style's.
+
+    .. math:: y = \sigma(style) \frac{content - \mu(content)}{\sqrt{\sigma^2(content) +
+        \epsilon}} + \mu(style), \quad \sigma(style) = \sqrt{\sigma^2(style) + \epsilon}
+
+    Parameters
+    ----------
+    content : Tensor or ndarray of shape (N, C, spatial...)
+        What is normalized.
+    style : Tensor or ndarray of shape (N, C, spatial...), or (1, C, spatial...)
+        Whose statistics are taken on: of any spatial size.
+    eps : float, default 1e-5
+        Added to both variances; finite and not negative.
+
+    Returns
+    -------
+    Tensor
+        Of the shape, dtype and memory layout of `content`.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of samples or channels do not fit, or one of the two has fewer than
+        two spatial elements.
+
+    References
+    ----------
+    X. Huang, S. Belongie, "Arbitrary Style Transfer in Real-time with Adaptive Instance
+    Normalization", 2017, https://arxiv.org/abs/1703.06868
+
+    Examples
+    --------
+    >>> import instnorm
+    >>> content = instnorm.tensor([[[1.0, 3.0]]])
+    >>> style = instnorm.tensor([[[10.0, 30.0, 50.0]]])
+    >>> instnorm.functional.adaptive_instance_norm(content, style, eps=0)
+    tensor([[[13.6701, 46.3299]]])
+    """
+    content, style = as_tensor(content, "content"), as_tensor(style, "style")
+    shapes = f"got content of shape {content.shape} and style of shape {style.shape}"
+    if content.ndim < 3 or style.ndim < 3:
+        raise ValueError(f"expected at least 3 axes, (N, C, spatial...); {shapes}")
+    if style.shape[1] != content.shape[1] or style.shape[0] not in (1, content.shape[0]):
+        raise ValueError(f"the style has to have the content's samples and channels; {shapes}")
+    arrays.check_spatial_size(style.shape)
+    arrays.checked_eps(eps)
+    working = style.to(np.promote_types(style.dtype, np.float32))
+    axes = tuple(range(2, style.ndim))
+    mean = working.mean(axes, keepdim=True)
+    centred = working - mean
+    scale = ((centred * centred).mean(axes) + eps).sqrt()
+    shape = content.shape[:2]
+    mean = mean.reshape(scale.shape)
+    if style.shape[0] != shape[0]:
+        ones = np.ones((shape[0], 1), working.dtype)
+        mean, scale = mean * ones, scale * ones
+    return instance_norm(content, weight=scale, bias=mean, eps=eps)
 
 
 def _array(value: Any) -> Array:
@@ -139,38 +247,120 @@ def _check_writable(running: Any, name: str, input: Tensor) -> None:
         raise ValueError(f"{name} is updated in place and is read-only")
 
 
+def _check_inplace(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, after: Epilogue
+) -> None:
+    """Refuse to overwrite an input that is needed, or could not be found from the output."""
+    if after.activation == "relu":
+        raise ValueError(
+            "inplace=True needs the input back from the output, which a ReLU's does not tell; "
+            "expected activation=None or 'leaky_relu'"
+        )
+    if after.activation is not None:
+        slope = after.negative_slope
+        if isinstance(slope, Tensor | np.ndarray) or not slope > 0:
+            raise ValueError(
+                "inplace=True needs a negative_slope that is a number above 0 to invert "
+                f"the activation, got {slope!r}"
+            )
+    if not input.data.flags.writeable:
+        raise ValueError("inplace=True overwrites the input, which is read-only")
+    if autograd.is_recorded(input) and _is_view_of_leaf(input):
+        raise RuntimeError(
+            "inplace=True would overwrite a leaf Tensor that requires gradients, or a view of one; "
+            "expected the result of another operation"
+        )
+    if weight is not None and weight.data.size:
+        _check_invertible(weight.data, None if bias is None else bias.data, input.dtype)
+
+
+def _is_view_of_leaf(tensor: Tensor) -> bool:
+    """Whether a leaf that requires gradients lies in the same memory."""
+    target: Any = tensor if tensor.grad_fn is None else tensor.grad_fn
+    while isinstance(target, Linear):  # views are made by no other Function
+        target = next(edge[0] for edge in target._edges if edge is not None)
+    return isinstance(target, Tensor) and target._counter is tensor._counter
+
+
+def _check_invertible(weight: Array, bias: Array | None, dtype: np.dtype[Any]) -> None:
+    size = np.abs(weight.astype(np.float64))
+    # What rounding the output loses of (x - mean) * rstd is at most a quarter then.
+    least = np.full_like(size, 1e-12)
+    if bias is not None:
+        eps = 2.0**-7 if dtype.name == "bfloat16" else float(np.finfo(dtype).eps)
+        shift = np.abs(bias.astype(np.float64))
+        size, shift = np.broadcast_arrays(size, shift)
+        least = np.maximum(1e-12, 4 * eps * shift)
+    if not (size >= least).all():
+        place = np.unravel_index(int(np.argmin(size - least)), size.shape)
+        raise ValueError(
+            f"inplace=True cannot invert the affine map: weight[{', '.join(map(str, place))}] is "
+            f"{size[place]:.3g} in size, expected at least {least[place]:.3g}"
+        )
+
+
 def _update_running(
-    running: tuple[Input, Input, float], mean: Array, rstd: Array, eps: float, input: Tensor
+    running: tuple[Input, Input, float],
+    mean: Array,
+    rstd: Array,
+    eps: float,
+    input: Tensor,
+    mask: Array | None,
 ) -> None:
     """Take the statistics of a batch, each of shape (N, C), into the running ones."""
     running_mean, running_var, momentum = running
     length = math.prod(input.shape[2:])
     targets = _array(running_mean), _array(running_var)
-    arrays.update_running(*targets, mean, rstd, momentum, eps, length)
+    arrays.update_running(*targets, mean, rstd, momentum, eps, length, mask)
     for changed in (running_mean, running_var):
         if isinstance(changed, Tensor):
             changed.mark_changed()
 
 
-def _normalize(
+def _run(
     input: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
+    residual: Tensor | None,
+    slope: Tensor | None,
     given: tuple[Array, Array] | None,
     eps: float,
-    return_stats: bool,
-) -> Any:
-    """`arrays.instance_norm` of Tensors; `given` holds mean and var, or is None."""
+    running: tuple[Input, Input, float] | None,
+    after: Epilogue,
+    return_stats: bool = False,
+) -> tuple[Tensor, Array | None, Array | None]:
+    """y, mean and rstd; `given` holds mean and var, or is None: then `running` takes the input's."""
     mean, var = given or (None, None)
-    return arrays.instance_norm(  # type: ignore[call-overload]
-        input.data,
-        None if weight is None else weight.data,
-        None if bias is None else bias.data,
-        mean=mean,
-        var=var,
-        eps=eps,
-        return_stats=return_stats,
-    )
+    kept = return_stats or running is not None
+    weight_data = None if weight is None else weight.data
+    bias_data = None if bias is None else bias.data
+    found: Any
+    if after is PLAIN:
+        found = arrays.instance_norm(  # type: ignore[call-overload]
+            input.data, weight_data, bias_data, mean=mean, var=var, eps=eps, return_stats=kept
+        )
+    else:
+        found = arrays.instance_norm(  # type: ignore[call-overload]
+            input.data,
+            weight_data,
+            bias_data,
+            mean=mean,
+            var=var,
+            eps=eps,
+            mask=after.mask,
+            residual=None if residual is None else residual.data,
+            activation=after.activation,
+            negative_slope=after.negative_slope if slope is None else slope.data,
+            out=input.data if after.inplace else None,
+            return_stats=kept,
+        )
+    y, used_mean, used_rstd = found if kept else (found, None, None)
+    if running is not None:
+        _update_running(running, used_mean, used_rstd, eps, input, after.mask)
+    if not after.inplace:
+        return Tensor._of(y), used_mean, used_rstd
+    input.mark_changed()
+    return input.view_of_memory(y), used_mean, used_rstd
 
 
 class InstanceNorm(Function):
@@ -182,30 +372,45 @@ class InstanceNorm(Function):
         input: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
+        residual: Tensor | None,
+        slope: Tensor | None,
         given: tuple[Array, Array] | None,
         eps: float,
         running: tuple[Input, Input, float] | None,
-    ) -> Array:
+        after: Epilogue,
+    ) -> Any:
         """Normalize, by the input's own statistics where none are given; `running` takes those."""
-        y: Array
-        y, used_mean, used_rstd = _normalize(input, weight, bias, given, eps, True)
-        if running is not None:
-            _update_running(running, used_mean, used_rstd, eps, input)
-        ctx.eps, ctx.use_input_stats = eps, given is None
+        y, used_mean, used_rstd = _run(
+            input, weight, bias, residual, slope, given, eps, running, after, True
+        )
+        ctx.eps, ctx.use_input_stats, ctx.after = eps, given is None, after
         ctx.mixed = (
             bias is not None and bias.data.dtype != (input if weight is None else weight).data.dtype
         )
-        ctx.save_for_backward(input, weight, used_mean, used_rstd)
+        # The bias has a part in the gradient only by what the activation passes.
+        needed = bias if after is not PLAIN else None
+        if not after.inplace:
+            ctx.save_for_backward(
+                input, weight, used_mean, used_rstd, needed, residual, slope
+            )
+            return y.data
+        ctx.save_for_backward(y, weight, used_mean, used_rstd, needed, residual, slope)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         """Run the backward kernel; where the result is to be differentiated, Tensor operations."""
-        input, weight, mean, rstd = ctx.saved_tensors
+        input, weight, mean, rstd, bias, residual, slope = ctx.saved_tensors
+        after = ctx.after
+        grads: Any
         if autograd.is_grad_enabled():
             given = None if ctx.use_input_stats else (mean, rstd)
-            grads: Any = _differentiable_backward(grad_output, input, weight, given, ctx.eps)
-        else:
+            if after.inplace:
+                input = _input_of_output(ctx, input, weight, mean, rstd, bias, residual)
+            grads = _differentiable_backward(
+                grad_output, input, weight, bias, residual, slope, given, ctx.eps, after
+            )
+        elif after is PLAIN:
             # The array function narrows the parameters' gradients to one dtype. Where weight and
             # bias differ in theirs, they stay float64 here, and the graph narrows each to its own.
             run = arrays.gradients if ctx.mixed else arrays.instance_norm_backward
@@ -217,49 +422,141 @@ class InstanceNorm(Function):
                 rstd=rstd,
                 use_input_stats=ctx.use_input_stats,
             )
-            grads = [Tensor._of(gradient) for gradient in grads]
-        need_input, need_weight, need_bias, _, _, _ = ctx.needs_input_grad
-        return (
-            grads[0] if need_input else None,
-            grads[1] if need_weight else None,
-            grads[2] if need_bias else None,
-            None,
-            None,
-            None,
-        )
+        else:
+            grads = arrays.gradients(
+                grad_output.data,
+                input.data,
+                None if weight is None else weight.data,
+                mean=mean,
+                rstd=rstd,
+                bias=None if bias is None else bias.data,
+                mask=after.mask,
+                residual=None if residual is None else residual.data,
+                activation=after.activation,
+                negative_slope=after.negative_slope if slope is None else slope.data,
+                use_input_stats=ctx.use_input_stats,
+                from_output=after.inplace,
+            )
+        # Only arguments that are there need a gradient, and get one.
+        wanted = zip(ctx.needs_input_grad, grads, strict=False)
+        found = [
+            (g if isinstance(g, Tensor) else Tensor._of(g)) if need else None for need, g in wanted
+        ]
+        return (*found, *(None for _ in range(9 - len(found))))
+
+
+def _input_of_output(
+    ctx: Any,
+    output: Tensor,
+    weight: Tensor | None,
+    mean: Array,
+    rstd: Array,
+    bias: Tensor | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """The input that was overwritten, with its place in the graph, for second derivatives."""
+    after = ctx.after
+    v = output.data.astype(np.promote_types(output.dtype, np.float32))
+    if after.activation is not None:
+        v = np.where(v > 0, v, v / after.negative_slope)
+    if residual is not None:
+        v = v - residual.data
+    axes = (1,) * (output.ndim - 2)
+
+    def spread(parameter: Array) -> Array:
+        return parameter.reshape(*((1,) * (2 - parameter.ndim)), *parameter.shape, *axes)
+
+    if bias is not None:
+        v = v - spread(bias.data)
+    if weight is not None:
+        v = v / spread(weight.data)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        x = np.where(spread(rstd) == 0, 0, v / spread(rstd)) + spread(mean)
+    found = Tensor._of(x.astype(output.dtype))
+    edge = ctx._edges[0]
+    if edge is not None:
+        found._set_history(*edge)
+    return found
 
 
 def _differentiable_backward(
     grad_output: Tensor,
     input: Tensor,
     weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    slope: Tensor | None,
     given: tuple[Array, Array] | None,
     eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+    after: Epilogue,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
     """The gradients of instance normalization as a graph, for second derivatives.
 
     `given` holds mean and rstd, or is None where they are functions of the input.
     """
     axes = tuple(range(2, input.ndim))
-    per_channel = (1, -1) + (1,) * len(axes)
     working = np.promote_types(input.dtype, np.float32)
     x, g = input.to(working), grad_output.to(working)
-    scale = 1.0 if weight is None else weight.to(working).reshape(per_channel)
+    counts: Any = np.prod(input.shape[2:])
+    kept = None
+    if after.mask is not None:
+        kept = np.broadcast_to(np.expand_dims(after.mask, 1), input.shape)
+        counts = arrays.counted(after.mask).reshape(-1, 1, *(1 for _ in axes)).astype(working)
+        x, g = x.where(kept, 0.0), g.where(kept, 0.0)
+
+    def spread(parameter: Tensor) -> Tensor:
+        """With the axes of the input."""
+        front = (1,) * (2 - parameter.ndim)
+        return parameter.to(working).reshape(*front, *parameter.shape, *(1 for _ in axes))
+
+    def counted(t: Tensor) -> Tensor:
+        return t if kept is None else t.where(kept, 0.0)
 
     def mean_of(t: Tensor) -> Tensor:
-        return t.mean(axes, keepdim=True)
+        return t.sum(axes, keepdim=True) / counts
 
+    def to_parameter(t: Tensor, parameter: Tensor | None) -> Tensor:
+        """Sum what belongs to the same number of a parameter."""
+        if parameter is not None and parameter.ndim == 2:
+            return t.sum(axes)
+        return t.sum((0, *axes))
+
+    scale = 1.0 if weight is None else spread(weight)
     if given is None:
-        centred = x - mean_of(x)
+        centred = counted(x - mean_of(x))
         shifted_var = mean_of(centred * centred) + eps
         constant = shifted_var.data == 0
         root = shifted_var.where(~constant, 1.0).sqrt()
         x_hat = (centred / root).where(~np.broadcast_to(constant, x.shape), 0.0)
         inverse = (1 / root).where(~constant, 0.0)
-        grad_input = inverse * scale * (g - mean_of(g) - x_hat * mean_of(g * x_hat))
     else:
         mean, rstd = (s.reshape(*s.shape, *(1 for _ in axes)).astype(working) for s in given)
-        x_hat = (x - mean) * rstd
-        grad_input = g * scale * rstd
-    over = (0, *axes)
-    return grad_input.to(input.dtype), (g * x_hat).sum(over), g.sum(over)
+        x_hat = counted((x - mean) * rstd)
+        inverse = Tensor._of(rstd)
+    grad_slope = None
+    if after.activation is not None:
+        v = x_hat * scale
+        if bias is not None:
+            v = v + spread(bias)
+        if residual is not None:
+            v = v + residual.to(working)
+        positive = v.data > 0
+        if after.activation == "relu":
+            g = g.where(v.data > 0, 0.0)
+        elif slope is None:
+            g = g.where(positive, g * float(after.negative_slope))  # type: ignore[arg-type]
+        else:
+            spread_slope = slope.to(working).reshape(1, -1, *(1 for _ in axes))
+            grad_slope = (g * v).where(~positive, 0.0)
+            over = (0, *axes) if slope.numel() > 1 else tuple(range(input.ndim))
+            grad_slope = grad_slope.sum(over).reshape(slope.shape)
+            g = g.where(positive, g * spread_slope)
+    if given is None:
+        grad_input = counted(
+            inverse * scale * (g - mean_of(g) - x_hat * mean_of(g * x_hat))
+        )
+    else:
+        grad_input = g * scale * inverse
+    grad_weight, grad_bias = to_parameter(g * x_hat, weight), to_parameter(g, bias)
+    grad_residual = None if residual is None else g.to(residual.dtype)
+    return grad_input.to(input.dtype), grad_weight, grad_bias, grad_residual, grad_slope

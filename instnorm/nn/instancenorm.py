@@ -57,6 +57,9 @@ class _InstanceNorm(Module):
         dtype: npt.DTypeLike | None = None,
         *,
         bias: bool = True,
+        activation: str | None = None,
+        negative_slope: float | npt.ArrayLike = 0.01,
+        inplace: bool = False,
     ) -> None:
         super().__init__()
         self.num_features = _checked_num_features(num_features)
@@ -65,8 +68,23 @@ class _InstanceNorm(Module):
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
-        self._make_state(checked_dtype(device, dtype), bias)
+        dtype = checked_dtype(device, dtype)
+        self.activation = activation
+        self.inplace = inplace
+        self._set_slope(negative_slope, dtype)
+        self._make_state(dtype, bias)
         self.reset_parameters()
+
+    def _set_slope(self, negative_slope: Any, dtype: np.dtype[Any]) -> None:
+        """A number stays one; an array is a PReLU's slope, which is learned."""
+        if isinstance(negative_slope, Tensor):
+            negative_slope = negative_slope.data
+        channels = self.num_features or np.size(negative_slope)  # a lazy layer knows none yet
+        slope, given = arrays.checked_slope(self.activation, negative_slope, channels)
+        if given is not None and self.activation == "leaky_relu":
+            self.negative_slope = Parameter(slope.astype(dtype))
+        else:
+            self.negative_slope = negative_slope
 
     def _make_state(self, dtype: np.dtype[Any], bias: bool) -> None:
         affine, tracked = self.affine, self.track_running_stats
@@ -100,7 +118,12 @@ class _InstanceNorm(Module):
         if self.bias is not None:
             init.zeros_(self.bias)
 
-    def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
+    def forward(
+        self,
+        input: Tensor | npt.NDArray[Any],
+        mask: Tensor | npt.NDArray[np.bool_] | None = None,
+        residual: Tensor | npt.NDArray[Any] | None = None,
+    ) -> Tensor:
         """Normalize a batch, or a single sample without the axis N."""
         if not isinstance(input, Tensor):
             input = F.as_tensor(input, "input")
@@ -108,14 +131,18 @@ class _InstanceNorm(Module):
         dim = len(shape) - self._unbatched_ndim
         if dim not in (0, 1) or shape[dim] != self.num_features:
             self._refuse(shape)
-        if dim == 0:
-            return self._normalized(input.reshape(1, *shape)).reshape(shape)
-        return self._normalized(input)
+        if dim == 1:
+            return self._normalized(input, mask, residual)
+        if mask is not None:
+            mask = F.as_tensor(mask, "mask").reshape(1, *mask.shape)
+        if residual is not None:
+            residual = F.as_tensor(residual, "residual").reshape(1, *residual.shape)
+        return self._normalized(input.reshape(1, *shape), mask, residual).reshape(shape)
 
-    def _normalized(self, input: Tensor) -> Tensor:
+    def _normalized(self, input: Tensor, mask: Any, residual: Any) -> Tensor:
         # Read from the tables, as an attribute found by Module.__getattr__ takes a microsecond.
         parameters, buffers = self._parameters, self._buffers
-        return F.instance_norm(
+        arguments = (
             input,
             buffers["running_mean"],
             buffers["running_var"],
@@ -124,6 +151,16 @@ class _InstanceNorm(Module):
             self.training or not self.track_running_stats,
             self.momentum,
             self.eps,
+        )
+        if mask is None and residual is None and self.activation is None and not self.inplace:
+            return F.instance_norm(*arguments)
+        return F.instance_norm(
+            *arguments,
+            mask=mask,
+            residual=residual,
+            activation=self.activation,
+            negative_slope=self.negative_slope,
+            inplace=self.inplace,
         )
 
     def _refuse(self, shape: tuple[int, ...]) -> None:
@@ -170,12 +207,18 @@ class _InstanceNorm(Module):
         )
 
     def extra_repr(self) -> str:
-        """Return the constructor's arguments."""
-        return (
+        """Return the constructor's arguments; of what follows the norm, where something does."""
+        text = (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
             f"affine={self.affine}, bias={self.bias is not None}, "
             f"track_running_stats={self.track_running_stats}"
         )
+        if self.activation is not None:
+            text += f", activation={self.activation!r}"
+        if self.activation == "leaky_relu":
+            slope = self.negative_slope
+            text += f", negative_slope={slope.shape if isinstance(slope, Parameter) else slope}"
+        return text + (", inplace=True" if self.inplace else "")
 
 
 _DOCSTRING = """Instance normalization of {what} inputs.
@@ -204,11 +247,19 @@ _DOCSTRING = """Instance normalization of {what} inputs.
         Of parameters and buffers; float32 by default.
     bias : bool, default True
         Whether `affine` includes a bias.
+    activation : {{None, "relu", "leaky_relu"}}, default None
+        Applied to the result, in the same pass.
+    negative_slope : float or array_like of shape (1,) or (C,), default 0.01
+        What the leaky ReLU multiplies negative numbers by. An array holds the initial
+        values of a parameter that is learned, as a PReLU's.
+    inplace : bool, default False
+        Whether the output takes the input's memory: see `functional.instance_norm`.
 
     Shape
     -----
     Input and output: {shapes}; at least two spatial elements where the input's own
-    statistics are used.
+    statistics are used. `forward` takes a `mask` of bool as well, of the input's shape without
+    C, and a `residual` of the input's shape, which is added before the activation.
 
     Raises
     ------
@@ -268,8 +319,11 @@ class _LazyInstanceNorm(LazyModuleMixin, _InstanceNorm):
         dtype: npt.DTypeLike | None = None,
         *,
         bias: bool = True,
+        **epilogue: Any,
     ) -> None:
-        super().__init__(0, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        super().__init__(
+            0, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, **epilogue
+        )
 
     def _new_parameter(self, dtype: np.dtype[Any]) -> Parameter:
         return UninitializedParameter(dtype=dtype)
@@ -306,7 +360,7 @@ _LAZY_DOCSTRING = """InstanceNorm{rank}d that takes `num_features` from the firs
 
     Parameters
     ----------
-    eps, momentum, device, dtype, bias
+    eps, momentum, device, dtype, bias, activation, negative_slope, inplace
         As those of `InstanceNorm{rank}d`.
     affine, track_running_stats : bool, default True
         As those of `InstanceNorm{rank}d`, but for the default.

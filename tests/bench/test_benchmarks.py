@@ -51,6 +51,16 @@ def test_asv_accepts_the_suite(tmp_path):
     assert "No problems found" in done.stdout
 
 
+def test_asv_can_start_workers(tmp_path):
+    # asv imports the package in a way that a process started from a benchmark does not share.
+    name = r"RatioToFloor.track_forward\('\(32,512,7,7\)', 1, 'contiguous', 'baseline'\)"
+    options = ["--python=same", "--quick", "--dry-run", "--show-stderr", "--bench", name]
+    run_there("asv", "machine", "--yes", HOME=str(tmp_path))
+    done = run_there("asv", "run", *options, HOME=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "track_forward" in done.stdout and "failed" not in done.stdout
+
+
 @pytest.mark.parametrize(("cls", "name"), [*benchmarks()])
 def test_each_benchmark_runs(cls, name, restore_threads):
     values = [values[0] for values in getattr(cls, "params", ())]

@@ -1023,7 +1023,8 @@ def test_all_is_public():
     assert sorted(F.__all__) == F.__all__
     for name in F.__all__:
         assert callable(getattr(F, name))
-        assert hasattr(torch.nn.functional, name)
+        # PyTorch has no adaptive instance norm: the paper's name.
+        assert hasattr(torch.nn.functional, name) or name == "adaptive_instance_norm"
     assert dir(F) == sorted(F.__all__)
     assert instnorm.functional is F
 

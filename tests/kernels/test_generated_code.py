@@ -15,7 +15,7 @@ import pytest
 from instnorm._runtime import simd
 
 # The loops over elements are in these functions, after inlining, of any dtype.
-HOT = "forward_rows|backward_rows|forward_split_rows|backward_split_rows|sum_block|write_block"
+HOT = "_core_(block_moments|block_products|(normalize|differentiate)(_pixel)?|sum_blocks?|write_blocks?)PK"
 # A packed multiplication or fused multiply-add: what sums of squares and last passes have.
 ARITHMETIC = re.compile(r"\bv?f?n?m(ul|add\d+|addsub\d+)p[sd]\b")
 STACK_STORE = re.compile(r"\bv?mov(u|a|dqu|dqa)\w*\s+%[xyz]mm\d+,-?(0x[0-9a-f]+)?\((%rsp|%rbp)")
@@ -68,10 +68,11 @@ def test_no_hot_loop_keeps_a_vec_on_the_stack(level):
     spilt = []
     for name, loop in loops:
         stores = sum(STACK_STORE.search(instruction) is not None for instruction in loop)
-        # Sums and squares of a bundle take all sixteen registers of the baseline, some of which
-        # go to the stack. Elsewhere float32, Cython's first type, has room; for half precision,
-        # gcc 12 lacks one register.
-        allowed = 16 if level == "baseline" else 0 if "fuse_0" in name else 1
+        # Without an epilogue float32, Cython's first type, has room in registers; the baseline,
+        # which has sixteen of 128 bits, has not, nor have epilogues of bundles at avx2. For half
+        # precision, gcc 12 lacks a register or two.
+        plain = "_fuse_0_0_" in name
+        allowed = 0 if level != "baseline" and plain else 2 if level == "avx512" else 16
         if stores > allowed:
             spilt.append(f"{name}:\n" + "\n".join(loop))
     assert not spilt, f"{len(spilt)} of {len(loops)} loops:\n" + "\n\n".join(spilt[:3])
