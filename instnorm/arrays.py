@@ -398,7 +398,9 @@ def gradients(
     if x.size == 0:
         none = None if residual is None else np.zeros_like(layouts.array_of(residual))
         slopes = epilogue.given_grad_slope(grad_slope)
-        return InstanceNormGradients(result, np.zeros(shapes[0]), np.zeros(shapes[1]), none, slopes)
+        return InstanceNormGradients(
+            result, np.zeros(shapes[0]), np.zeros(shapes[1]), none, slopes
+        )
 
     mean, rstd = _for_every_row(mean, x.shape), _for_every_row(rstd, x.shape)
     # Where the dtypes differ, both are read as that of x, or as float32 where that is half.
@@ -586,7 +588,9 @@ def _warn_of_one_image(shape: tuple[int, ...]) -> None:
     )
 
 
-def _parameter(value: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -> Array | None:
+def _parameter(
+    value: npt.ArrayLike | None, name: str, shape: tuple[int, ...]
+) -> Array | None:
     """Return a weight or bias as float32 or float64, contiguous."""
     if value is None:
         return None
@@ -807,7 +811,9 @@ def checked_slope(
     if activation is not None and (
         not isinstance(activation, str) or activation not in _ACTIVATIONS
     ):
-        raise ValueError(f"activation is {activation!r}, expected None, 'relu' or 'leaky_relu'")
+        raise ValueError(
+            f"activation is {activation!r}, expected None, 'relu' or 'leaky_relu'"
+        )
     if isinstance(negative_slope, str | bytes | bool | np.bool_):
         raise TypeError(f"negative_slope must be a number or array, got {negative_slope!r}")
     if isinstance(negative_slope, float | int | np.floating | np.integer):

@@ -45,13 +45,13 @@ def is_grad_enabled() -> bool:
     return _mode.enabled
 
 
-def is_recorded(a: Tensor, b: Tensor | None = None, c: Tensor | None = None) -> bool:
+def is_recorded(*operands: Tensor | None) -> bool:
     """Return whether an operation on these Tensors is recorded in the graph."""
-    return _mode.enabled and (
-        a._requires_grad
-        or (b is not None and b._requires_grad)
-        or (c is not None and c._requires_grad)
-    )
+    if _mode.enabled:
+        for operand in operands:  # `any` with a generator takes twice the time of this loop
+            if operand is not None and operand._requires_grad:
+                return True
+    return False
 
 
 class _SetGradEnabled(contextlib.ContextDecorator):
