@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = [
     ["_core", "_missing", "_special"],
     ["_runtime"],
-    ["arrays", "_layouts"],
+    ["arrays", "_layouts", "statistics"],
     ["autograd", "tensor", "_primitives", "creation", "dtypes", "cuda"],
     ["functional"],
     ["nn"],

@@ -18,6 +18,11 @@ from instnorm.nn.activation import (
     Softmax,
     Tanh,
 )
+from instnorm.nn.conditional import (
+    ConditionalInstanceNorm1d,
+    ConditionalInstanceNorm2d,
+    ConditionalInstanceNorm3d,
+)
 from instnorm.nn.container import ModuleDict, ModuleList, Sequential
 from instnorm.nn.dropout import Dropout
 from instnorm.nn.embedding import Embedding
@@ -50,6 +55,7 @@ from instnorm.nn.loss import (
 from instnorm.nn.module import Module
 from instnorm.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
 from instnorm.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter
+from instnorm.nn.revin import RevIN
 
 __all__ = [
     "GELU",
@@ -58,6 +64,9 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "ConditionalInstanceNorm1d",
+    "ConditionalInstanceNorm2d",
+    "ConditionalInstanceNorm3d",
     "Conv2d",
     "CrossEntropyLoss",
     "Dropout",
@@ -86,6 +95,7 @@ __all__ = [
     "Parameter",
     "ReLU",
     "ReflectionPad2d",
+    "RevIN",
     "Sequential",
     "SiLU",
     "Sigmoid",
