@@ -456,7 +456,8 @@ def moments(
     mean, rstd = np.zeros(x.shape[:2]), np.zeros(x.shape[:2])
     if x.size:
         view, walk = _to_read(x, x.dtype.newbyteorder("="))
-        kernels.statistics(view, mean, rstd, 0.0, walk.channels_last, _in_walk(mask, walk))
+        last = walk.channels_last
+        kernels.statistics(view, mean, rstd, 0.0, last, _in_walk(mask, walk), True)
     none = (counts == 0)[:, None]
     mean = np.where(none, 0, mean)
     with np.errstate(divide="ignore", over="ignore"):
