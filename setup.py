@@ -104,6 +104,7 @@ setup(
                 extension("_core", "instnorm/_core.pyx", CPP_FLAGS + openmp),
                 extension("_runtime._cpu", "instnorm/_runtime/_cpu.pyx", []),
                 extension("_runtime._memory", "instnorm/_runtime/_memory.pyx", []),
+                extension("_special", "instnorm/_special.pyx", []),
             ]
         ),
         *(

@@ -4,25 +4,55 @@ Every function takes Tensors or ndarrays and returns a Tensor. Images are
 (N, C, H, W).
 """
 
+from typing import NoReturn
+
+from instnorm._missing import missing
 from instnorm.arrays import ArgumentError as ArgumentError
 from instnorm.functional._inputs import Input as Input
 from instnorm.functional._inputs import as_tensor as as_tensor
-from instnorm.functional.activation import leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
+from instnorm.functional.activation import (
+    gelu,
+    leaky_relu,
+    log_softmax,
+    prelu,
+    relu,
+    sigmoid,
+    silu,
+    softmax,
+    tanh,
+)
 from instnorm.functional.conv import conv2d, linear
+from instnorm.functional.dropout import dropout
+from instnorm.functional.embedding import embedding
 from instnorm.functional.loss import Reduction as Reduction
-from instnorm.functional.loss import cross_entropy, l1_loss, mse_loss, nll_loss
+from instnorm.functional.loss import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    smooth_l1_loss,
+)
 from instnorm.functional.norm import adaptive_instance_norm, instance_norm
+from instnorm.functional.normalization import batch_norm, group_norm, layer_norm
 from instnorm.functional.pool import avg_pool2d, max_pool2d
 from instnorm.functional.vision import interpolate, pad
 
 __all__ = [
     "adaptive_instance_norm",
     "avg_pool2d",
+    "batch_norm",
+    "binary_cross_entropy_with_logits",
     "conv2d",
     "cross_entropy",
+    "dropout",
+    "embedding",
+    "gelu",
+    "group_norm",
     "instance_norm",
     "interpolate",
     "l1_loss",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "log_softmax",
@@ -30,8 +60,19 @@ __all__ = [
     "mse_loss",
     "nll_loss",
     "pad",
+    "prelu",
     "relu",
     "sigmoid",
+    "silu",
+    "smooth_l1_loss",
     "softmax",
     "tanh",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise missing("instnorm.functional", name, __all__)

@@ -227,13 +227,10 @@ class Window:
 # --- nearest neighbours -----------------------------------------------------------
 
 
-def nearest_sources(
-    shape: tuple[int, ...], size: Any, scale_factor: Any
-) -> list[tuple[int, Array]]:
-    """For each spatial axis, which element of the input each element of the result is."""
-    spatial = shape[2:]
-    if not spatial:
-        raise ValueError(f"input has shape {shape}, expected (N, C, spatial...)")
+def nearest_lengths(
+    spatial: tuple[int, ...], size: Any, scale_factor: Any
+) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
+    """The new length of each spatial axis, checked; and the factors where these are given."""
     given, name = (size, "size") if size is not None else (scale_factor, "scale_factor")
     values = tuple(given) if isinstance(given, Sequence) else (given,) * len(spatial)
     if len(values) != len(spatial):
@@ -241,15 +238,30 @@ def nearest_sources(
             f"{name} has {len(values)} entries, expected one for each of the "
             f"{len(spatial)} spatial axes"
         )
-    sources = []
-    for axis, (value, length) in enumerate(zip(values, spatial, strict=True), 2):
-        new = _integer(value, "size") if size is not None else _scaled(length, value)
+    lengths = tuple(
+        [
+            _integer(value, "size") if size is not None else _scaled(length, value)
+            for value, length in zip(values, spatial, strict=True)
+        ]
+    )
+    for new, length in zip(lengths, spatial, strict=True):
         if new < 1:
             raise ValueError(f"{name}={given} leaves no element of an axis of length {length}")
+    return lengths, None if size is not None else values
+
+
+def nearest_sources(
+    shape: tuple[int, ...], size: Any, scale_factor: Any
+) -> list[tuple[int, Array]]:
+    """For each spatial axis, which element of the input each element of the result is."""
+    lengths, factors = nearest_lengths(shape[2:], size, scale_factor)
+    sources = []
+    for i, (length, new) in enumerate(zip(shape[2:], lengths, strict=True)):
         # In float32, as in PyTorch: exact arithmetic would choose another element now and then.
-        step = np.float32(length) / np.float32(new) if size is not None else np.float32(1 / value)
+        exact = np.float32(length) / np.float32(new)
+        step = exact if factors is None else np.float32(1 / factors[i])
         source = np.floor(np.arange(new, dtype=np.float32) * step).astype(np.intp)
-        sources.append((axis, np.minimum(source, length - 1)))
+        sources.append((2 + i, np.minimum(source, length - 1)))
     return sources
 
 
