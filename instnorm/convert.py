@@ -1,12 +1,27 @@
-"""Moving state between PyTorch's and MindSpore's instance norms.
+"""Moving state between PyTorch and MindSpore.
 
-`layer` turns a layer into the other flavour's; `state_dict` renames the entries of
-instance norms in the state of a whole model and leaves all others alone. Files are the
-matter of `instnorm.checkpoints` and of the command `instnorm convert`.
+`state_dict` gives the state of a whole model the other framework's names and shapes; `module`
+carries the state of one module into another; `layer` turns an instance norm of this package into
+the other flavour's. Files are the matter of `instnorm.checkpoints` and of the command
+`instnorm convert`.
 """
 
-from instnorm.migrate._flavours import Flavour, RunningStats
+from instnorm.migrate._flavours import Flavour, RunningStats, Target
+from instnorm.migrate.kinds import KINDS, Entry, Kind, Sample
 from instnorm.migrate.layers import layer
-from instnorm.migrate.state_dicts import Change, Converted, state_dict
+from instnorm.migrate.state_dicts import Change, Converted, Decision, state_dict
 
-__all__ = ["Change", "Converted", "Flavour", "RunningStats", "layer", "state_dict"]
+__all__ = [
+    "KINDS",
+    "Change",
+    "Converted",
+    "Decision",
+    "Entry",
+    "Flavour",
+    "Kind",
+    "RunningStats",
+    "Sample",
+    "Target",
+    "layer",
+    "state_dict",
+]

@@ -10,14 +10,16 @@ import numpy as np
 from instnorm.tensor import Tensor
 
 Flavour: TypeAlias = Literal["mindspore", "pytorch"]
+# Whose names a state may have: mindspore.mint.nn is a part of MindSpore with names of its own.
+Target: TypeAlias = Literal["mindspore", "mindspore.mint", "pytorch"]
 RunningStats: TypeAlias = Literal["refuse", "drop", "keep"]
 
 
-def refusal(to: Flavour, which: list[str]) -> str:
+def refusal(to: Target, which: list[str]) -> str:
     reason = (
         "MindSpore ignores running statistics: it normalizes by the input's own in evaluation too, "
         "where PyTorch uses the running ones"
-        if to == "mindspore"
+        if to != "pytorch"
         else "MindSpore ignored these running statistics, and PyTorch would normalize by them in "
         "evaluation"
     )

@@ -83,7 +83,7 @@ def _layer_to_mindspore(old: Any, new_class: type[Any], running_stats: RunningSt
     new = new_class(
         old.num_features,
         float(old.eps),
-        1.0 if old.momentum is None else _complement(old.momentum),
+        1.0 if old.momentum is None else complement(old.momentum),
         affine=old.affine,
         dtype=next((t.dtype for t in parameters + buffers), np.dtype(np.float32)),
     )
@@ -106,7 +106,7 @@ def _layer_to_pytorch(old: Any, new_class: type[Any], running_stats: RunningStat
     new = new_class(
         old.num_features,
         old.eps,
-        _complement(old.momentum),
+        complement(old.momentum),
         # MindSpore applies gamma and beta even with affine=False, which only stops their training.
         affine=old.affine or not plain,
         track_running_stats=running_stats == "keep",
@@ -129,6 +129,6 @@ def _copy(old: Tensor | None, new: Tensor) -> None:
         new.requires_grad = old.requires_grad
 
 
-def _complement(momentum: float) -> float:
+def complement(momentum: float) -> float:
     # In decimal, so that there and back gives the same: in binary 1 - (1 - 0.1) is not 0.1.
     return float(1 - Decimal(str(float(momentum))))

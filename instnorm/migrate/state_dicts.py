@@ -1,56 +1,36 @@
-"""Renaming the entries of instance norms in the state of a whole model, for the other framework.
+"""The state of a whole model, in the names and shapes of the other framework.
 
-The names, for a layer at ``block.norm``::
-
-    PyTorch                            MindSpore
-    block.norm.weight                  block.norm.gamma
-    block.norm.bias                    block.norm.beta
-    block.norm.running_mean            block.norm.moving_mean
-    block.norm.running_var             block.norm.moving_variance
-    block.norm.num_batches_tracked     -
-
-MindSpore calls the statistics of a layer by itself ``mean`` and ``variance``; inside a
-network they take the attributes' names. Both are read.
+Which entries belong to which layer of the table (`kinds`) is told by a model, by the caller, or by
+the entries themselves (`evidence`): `choices` decides. What is then written is decided here.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
+from instnorm.migrate import values
 from instnorm.migrate._flavours import (
-    Flavour,
     RunningStats,
+    Target,
     check_choice,
-    comparable,
     is_filled,
-    is_torchs,
     listed,
     refusal,
 )
-
-# What both flavours have, by PyTorch's names, and what MindSpore calls it.
-_PYTORCH = {name: name for name in ("weight", "bias", "running_mean", "running_var")}
-_MINDSPORE_ALONE = {
-    "weight": "gamma",
-    "bias": "beta",
-    "running_mean": "mean",
-    "running_var": "variance",
-}
-_MINDSPORE_NESTED = {
-    **_MINDSPORE_ALONE,
-    "running_mean": "moving_mean",
-    "running_var": "moving_variance",
-}
-_COUNTER = "num_batches_tracked"
-
-# The values that a new layer has.
-_INITIAL = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
-_STATISTICS = ("running_mean", "running_var")
+from instnorm.migrate.choices import Choice, Known, choices_by_model, choices_by_names, known_layers
+from instnorm.migrate.evidence import STATISTICS_NAMES, Group, Value, grouped
+from instnorm.migrate.kinds import COUNTER, Entry, joined
+from instnorm.migrate.models import (
+    flavour_of,
+    layers_of,
+    slots_of,
+    state_of,
+    weight_norm_keys,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,248 +40,251 @@ class Change:
     Attributes
     ----------
     old, new : str or None
-        Its names; None where it is new, or was left out.
+        Its names; None where it is new, or was left out. They are the same where only the shape
+        is another.
+    why : str
     """
 
     old: str | None
     new: str | None
+    why: str = dataclasses.field(default="", compare=False, repr=False)
 
 
-class Converted(NamedTuple):
-    """What `state_dict` returns: the new state, and what is different in it."""
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """What a layer was taken for.
 
+    Attributes
+    ----------
+    prefix : str
+        Its name in the model.
+    layer : str
+        The class, or all that it may be where these are written alike; empty where it is none of
+        the table and keeps its names.
+    why : str
+        What told so.
+    """
+
+    prefix: str
+    layer: str
+    why: str
+
+
+class _StateAndChanges(NamedTuple):
     state: dict[str, Any]
     changes: list[Change]
 
 
+class Converted(_StateAndChanges):
+    """What `state_dict` returns: a pair of the new state and what is different in it.
+
+    Attributes
+    ----------
+    state : dict from str to array
+    changes : list of Change
+    decisions : list of Decision
+        What each layer was taken for.
+    unfound : list of str
+        What a model of the other framework will not find in the state. MindSpore keeps its
+        initial values for these, and tells only in what ``load_param_into_net`` returns.
+    unused : list of str
+        What the model of the other framework, where one was given, has no place for.
+    """
+
+    decisions: list[Decision]
+    unfound: list[str]
+    unused: list[str]
+
+
 def state_dict(
     state: Mapping[str, Any],
-    to: Flavour,
+    to: Target,
     *,
     model: Any = None,
+    layers: Mapping[str, str] | None = None,
     norms: Sequence[str] = (),
     others: Sequence[str] = (),
     running_stats: RunningStats = "refuse",
 ) -> Converted:
-    """Rename the entries of instance norms in a state dict.
+    """Give the entries of a state dict the names and shapes of the other framework.
 
-    A state dict carries no types, and the entries of an instance norm look like those
-    of a batch, layer or group norm. Which entries belong to instance norms is therefore
-    told by `model` or by `norms` and `others`; what neither decides is refused, never
-    guessed. Entries that cannot be an instance norm's, such as the weight and bias of
-    a convolution, are not in question. Where the state is that of one layer, its names
-    without any dot, it is taken for an instance norm. Other norms keep their names, even
-    where MindSpore has others for them.
+    A state dict carries no types. They are told by `model`, by `layers`, or by names, shapes and
+    values where these say enough: where all layers that an entry may belong to are written alike.
+    What stays ambiguous is refused by name, never guessed. What no layer of the table has keeps
+    its name. Weight norm is computed: MindSpore has its result, ``weight``.
 
     Parameters
     ----------
     state : mapping from str to array
-        Of the flavour that `to` is not. Values are passed on as they are.
-    to : {'mindspore', 'pytorch'}
-    model : module, optional
-        Of PyTorch, MindSpore or instnorm, with the layers' names as in `state`: its
-        instance norms are those of the state. Norms of the model that have no state,
-        because they are not affine, get the one that MindSpore gives a new layer.
+        Of the framework that `to` is not. Values are passed on as they are, but for weights of
+        one-dimensional convolutions and those with weight norm.
+    to : {'mindspore', 'mindspore.mint', 'pytorch'}
+        Whose names to write. `mindspore.mint.nn` has PyTorch's, but no instance norm.
+    model : module, or a sequence of one of each framework, optional
+        Of PyTorch, MindSpore or instnorm, with the layers' names as in `state`. The one that
+        `state` comes from tells the layers, and which have no state because they are not affine.
+        The other's tells the layers, which entries it wants, and of what shape.
+    layers : mapping from str to str, optional
+        Classes of layers by name, such as ``{'body.2': 'PReLU', 'norm*': 'InstanceNorm'}``; 'keep'
+        leaves the names of a layer as they are. Wildcards (``*``, ``?``, ``[...]``) speak of layers
+        that may be of the class.
     norms : sequence of str, optional
-        Names of layers that are instance norms, such as ``'block1.norm'``. Wildcards
-        (``*``, ``?``, ``[...]``) match only layers that have all entries of an
-        instance norm: a weight alone may be that of a PReLU, and has to be named.
+        Names of layers that are instance norms, as in `layers`. Nothing else is one then.
+        Wildcards match only layers that have all entries of an instance norm.
     others : sequence of str, optional
-        Names of layers that are none; wildcards as above.
+        Names of layers to leave as they are: 'keep' in `layers`.
     running_stats : {'refuse', 'drop', 'keep'}, default 'refuse'
-        As for `layer`. Without 'keep', MindSpore's statistics start at 0 and 1.
+        What to do with running statistics of instance norms, which PyTorch uses in evaluation and
+        MindSpore ignores. Without 'keep', MindSpore's statistics start at 0 and 1. Where they may
+        be a batch norm's, which needs them, 'drop' keeps them too.
 
     Returns
     -------
-    state : dict from str to array
-        In the order of `state`.
-    changes : list of Change
+    Converted
+        Unpacks to `state`, a dict in the old one's order, and `changes`, a list of Change.
 
     Raises
     ------
     ValueError
-        If it is not clear what belongs to an instance norm, there are running
-        statistics and `running_stats` is 'refuse', `norms` names what cannot be an
-        instance norm, or a new name is taken.
+        If it is not clear what entries belong to, running statistics are to be refused, a layer
+        cannot be what it is said to be, a name is taken, or a shape is not that of the model.
 
     Examples
     --------
     >>> import numpy as np, instnorm.convert
     >>> state = {
-    ...     "0.weight": np.zeros((2, 1, 3, 3)), "0.bias": np.zeros(2),
+    ...     "0.weight": np.zeros((2, 1, 3)), "0.bias": np.zeros(2),
     ...     "1.weight": np.ones(2), "1.bias": np.zeros(2),
     ... }
     >>> converted = instnorm.convert.state_dict(state, to="mindspore", norms=["1"])
     >>> list(converted.state)
     ['0.weight', '0.bias', '1.gamma', '1.beta', '1.moving_mean', '1.moving_variance']
-    >>> converted.changes[0]
+    >>> converted.state["0.weight"].shape
+    (2, 1, 1, 3)
+    >>> converted.changes[1]
     Change(old='1.weight', new='1.gamma')
     """
-    check_choice("to", to, Flavour)
+    check_choice("to", to, Target)
     check_choice("running_stats", running_stats, RunningStats)
+    _check_state(state)
+    if model is not None and (layers or norms or others):
+        raise ValueError("layers, norms and others have no use beside model, which tells it all")
+    source, target = _source_and_target(model, to)
+    folded = _with_weights_computed(state) if to != "pytorch" else _as_values(state)
+    known = known_layers(source, to) if source is not None else {}
+    known |= known_layers(target, to) if target is not None else {}
+    groups = grouped(folded, to, {prefix: layer.kind for prefix, layer in known.items()})
+    if known:
+        choices = choices_by_model(groups, known, to)
+    else:
+        choices = choices_by_names(groups, to, layers or {}, norms, others)
+    if running_stats == "refuse":
+        _check_running_stats(groups, choices, to)
+    new = _NewState(to, keep_stats=running_stats == "keep")
+    new.take_all(folded, groups, choices)
+    if source is not None:
+        new.complete(source, known, groups)
+    if target is None:
+        unfound = [key for key in _results_of_spectral_norm(state) if key not in new.state]
+        return new.result(groups, choices, unfound, [])
+    new.share(target)
+    return new.result(groups, choices, *new.fit(target))
+
+
+def _source_and_target(model: Any, to: Target) -> tuple[Any, Any]:
+    """Tell which model the state is of, and which it is for."""
+    models = model if isinstance(model, list | tuple) else [] if model is None else [model]
+    source = target = None
+    for one in models:
+        if (flavour_of(one) == "pytorch") == (to == "pytorch"):
+            target = one if target is None else _raise_two()
+        else:
+            source = one if source is None else _raise_two()
+    return source, target
+
+
+def _raise_two() -> NoReturn:
+    raise ValueError("model: there are two of one framework, expected one of each")
+
+
+def _check_state(state: Any) -> None:
     if not isinstance(state, Mapping):
         raise TypeError(f"state must be a mapping, got {type(state).__name__}")
-    candidates = {group.prefix: group for group in _groups(state, to) if group.is_candidate}
-    if model is None:
-        is_one_layer = list(candidates) == [""] and len(candidates[""].keys) == len(state)
-        chosen = _chosen_by_patterns(candidates, to, norms, others, is_one_layer)
-        stateless: dict[str, int] = {}
-    else:
-        if norms or others:
-            raise ValueError("norms and others have no use beside model, which tells it all")
-        chosen, stateless = _chosen_by_model(candidates, model, to)
-    if running_stats == "refuse":
-        _check_running_stats([group for group in chosen.values() if group.has_stats(to)], to)
-    group_of = {key: group for group in chosen.values() for key in group.keys.values()}
-    new = _NewState(to)
-    for key, value in state.items():
-        if key not in group_of:
-            new.add(key, value)
-        elif key == next(iter(group_of[key].keys.values())):  # all of a layer at its first entry
-            new.move(group_of[key], running_stats == "keep")
-    for prefix, channels in stateless.items():
-        for name, fill in _INITIAL.items():
-            new.rename(None, prefix, name, np.full(channels, fill, np.float32))
-    return Converted(new.state, new.changes)
+    for key in state:
+        if not isinstance(key, str):
+            raise TypeError(f"state must have names that are str, got {type(key).__name__}")
 
 
-@dataclasses.dataclass
-class _Group:
-    """The entries of one layer.
-
-    `keys` has PyTorch's names for what the keys of the state hold.
-    """
-
-    prefix: str
-    keys: dict[str, str]
-    values: dict[str, Any]
-
-    @property
-    def is_candidate(self) -> bool:
-        """Whether names, shapes and dtypes may be an instance norm's."""
-        if not all(_holds_numbers(value) for value in self.values.values()):
-            return False
-        shapes = {_shape(v) for name, v in self.values.items() if name != _COUNTER}
-        return (
-            len(shapes) == 1
-            and len(next(iter(shapes)) or ()) == 1
-            and ("weight" in self.keys or self.keys.keys() >= set(_STATISTICS))
+def _check_running_stats(groups: list[Group], choices: Mapping[str, Choice], to: Target) -> None:
+    with_stats = [group for group in groups if group.statistics]
+    certain, unclear = [], []
+    for group in with_stats:
+        choice = choices[group.prefix]
+        matters = to != "pytorch" or not group.is_initial
+        if matters and choice.is_instance_norm:
+            certain += group.statistics
+        elif choice.may_be_instance_norm and to != "pytorch":
+            unclear += group.statistics
+    if certain:
+        raise ValueError(refusal(to, certain))
+    if unclear:
+        raise ValueError(
+            f"cannot tell whose running statistics these are: {listed(unclear)}. A batch norm "
+            "needs them; an instance norm's are ignored by MindSpore, which normalizes by the "
+            "input's own in evaluation too. Say running_stats='keep' (--running-stats keep), with "
+            "which a batch norm is right and an instance norm has them for nothing, or tell the "
+            "layers by model= (--model) or layers= (--layer NAME=BatchNorm2d)"
         )
 
-    def is_complete(self, to: Flavour) -> bool:
-        """Whether there is all that an instance norm of this flavour may have."""
-        both = self.keys.keys() >= {"weight", "bias"}
-        tracked = self.keys.keys() >= set(_STATISTICS)
-        return (both and tracked) if to == "pytorch" else (both or tracked)
 
-    def has_stats(self, to: Flavour) -> bool:
-        """Whether there are running statistics that matter."""
-        found = [name for name in _STATISTICS if name in self.keys]
-        if to == "mindspore":
-            return bool(found)
-        return any(not is_filled(self.values[name], _INITIAL[name]) for name in found)
+# --- weight norm ---------------------------------------------------------------------------
 
 
-def _groups(state: Mapping[str, Any], to: Flavour) -> Iterator[_Group]:
-    """Gather what has the names of the flavour that `to` is not."""
-    if to == "mindspore":
-        meanings = {**_PYTORCH, _COUNTER: _COUNTER}
-    else:
-        names = (*_MINDSPORE_ALONE.items(), *_MINDSPORE_NESTED.items())
-        meanings = {theirs: ours for ours, theirs in names}
-    groups: dict[str, _Group] = {}
+def _as_values(state: Mapping[str, Any]) -> dict[str, Value]:
+    return {key: Value((key,), value) for key, value in state.items()}
+
+
+def _with_weights_computed(state: Mapping[str, Any]) -> dict[str, Value]:
+    """Replace what weight norm has learned by the weight that it computes."""
+    folded: dict[str, Value] = {}
+    taken: set[str] = set()
     for key, value in state.items():
-        prefix, _, name = str(key).rpartition(".")
-        if name in meanings:
-            group = groups.setdefault(prefix, _Group(prefix, {}, {}))
-            meaning = meanings[name]
-            if meaning in group.keys:
-                raise ValueError(f"state has both {group.keys[meaning]!r} and {key!r}")
-            group.keys[meaning] = key
-            group.values[meaning] = value
-    yield from groups.values()
+        name, partners = _weight_normed(key)
+        g, v = (state.get(partner) for partner in partners) if partners else (None, None)
+        if g is None or v is None or not values.is_normed(g, v):
+            folded[key] = Value((key,), value)
+        elif key not in taken:
+            if name in state:
+                raise ValueError(f"the new name {name!r} is taken by another entry of the state")
+            folded[name] = Value(partners, values.product(g, v))
+            taken |= set(partners)
+    return folded
 
 
-# --- which layers are instance norms -----------------------------------------------------
+def _weight_normed(key: str) -> tuple[str, tuple[str, ...]]:
+    """Return the name of the weight, and those of g and v, if the key may be one of these."""
+    prefix, _, last = key.rpartition(".")
+    if last in ("original0", "original1"):
+        outer, _, name = prefix.rpartition(".")
+        if outer.rpartition(".")[2] == "parametrizations":
+            layer = outer.removesuffix("parametrizations").removesuffix(".")
+            return joined(layer, name), (f"{prefix}.original0", f"{prefix}.original1")
+    if key.endswith(("_g", "_v")):
+        return key[:-2], (f"{key[:-2]}_g", f"{key[:-2]}_v")
+    return key, ()
 
 
-def _chosen_by_patterns(
-    candidates: dict[str, _Group],
-    to: Flavour,
-    norms: Sequence[str],
-    others: Sequence[str],
-    is_one_layer: bool,
-) -> dict[str, _Group]:
-    if is_one_layer and not (norms or others):
-        return candidates
-    for pattern in norms:
-        if pattern not in candidates and not fnmatch.filter(candidates, pattern):
-            raise ValueError(
-                f"norms: {pattern!r} fits no layer that can be an instance norm; "
-                f"such layers are {listed([repr(name) for name in candidates])}"
-            )
-    chosen, unclear = {}, []
-    for prefix, group in candidates.items():
-        if prefix in norms or (group.is_complete(to) and _matches(prefix, norms)):
-            chosen[prefix] = group
-        elif not _matches(prefix, others):
-            unclear.append(group)
-    if unclear:
-        raise ValueError(_question(unclear))
-    return chosen
-
-
-def _matches(prefix: str, patterns: Sequence[str]) -> bool:
-    return any(prefix == pattern or fnmatch.fnmatchcase(prefix, pattern) for pattern in patterns)
-
-
-def _question(unclear: list[_Group]) -> str:
-    keys = [key for group in unclear for key in group.keys.values()]
-    return (
-        f"cannot tell whether these are an instance norm's: {listed(keys)}. Batch, layer and "
-        "group norms have the same names, and a PReLU has a weight alone. Tell which layers are "
-        "instance norms by model= or norms= (--norms; '*' where the model has no other norm), "
-        "and which are not by others= (--others). A layer without all of an instance norm's "
-        "entries has to be named in full"
-    )
-
-
-def _chosen_by_model(
-    candidates: dict[str, _Group], model: Any, to: Flavour
-) -> tuple[dict[str, _Group], dict[str, int]]:
-    """Return the groups of the model's norms, and num_features of those that have none."""
-    norms = dict(_norms_of(model))
-    if not norms:
-        raise ValueError(f"model: {type(model).__name__} has no instance norm")
-    stateless = {prefix: norm for prefix, norm in norms.items() if prefix not in candidates}
-    own_weight = "weight" if to == "mindspore" else "gamma"
-    missing = [p for p, norm in stateless.items() if getattr(norm, own_weight, None) is not None]
-    if missing:
-        raise ValueError(f"the state has no entries of the model's {listed(missing)}")
-    return (
-        {prefix: group for prefix, group in candidates.items() if prefix in norms},
-        {p: int(norm.num_features) for p, norm in stateless.items() if to == "mindspore"},
-    )
-
-
-def _norms_of(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the instance norms of PyTorch's, MindSpore's or instnorm's modules.
-
-    By the name of their base class, which is the same in all three; so none has to be
-    imported. A layer that is shared comes under each of its names, as in the state.
-    """
-    children = getattr(module, "_modules", None) or getattr(module, "_cells", None) or {}
-    if any(base.__name__ == "_InstanceNorm" for base in type(module).__mro__):
-        yield prefix, module
-    for name, child in children.items():
-        if child is not None:
-            yield from _norms_of(child, f"{prefix}.{name}" if prefix else name)
-
-
-def _check_running_stats(groups: list[_Group], to: Flavour) -> None:
-    if groups:
-        keys = [group.keys[name] for group in groups for name in _STATISTICS if name in group.keys]
-        raise ValueError(refusal(to, keys))
+def _results_of_spectral_norm(state: Mapping[str, Any]) -> list[str]:
+    """Return the names of what spectral norm computes, which MindSpore has no way to."""
+    names = [
+        key.removesuffix("_orig") for key in state if f"{key.removesuffix('_orig')}_u" in state
+    ]
+    for key in state:
+        prefix, _, last = key.rpartition(".")
+        if last == "original" and ".parametrizations." in f".{prefix}":
+            outer, _, name = prefix.rpartition(".")
+            names.append(joined(outer.removesuffix("parametrizations").removesuffix("."), name))
+    return list(dict.fromkeys(names))
 
 
 # --- the new state ------------------------------------------------------------------------
@@ -310,61 +293,217 @@ def _check_running_stats(groups: list[_Group], to: Flavour) -> None:
 class _NewState:
     """The state that is being made, and what is different in it."""
 
-    def __init__(self, to: Flavour) -> None:
+    def __init__(self, to: Target, *, keep_stats: bool) -> None:
         self.state: dict[str, Any] = {}
         self.changes: list[Change] = []
         self._to = to
+        self._keep_stats = keep_stats
+        self._olds: dict[str, tuple[str, ...]] = {}
 
-    def add(self, key: str, value: Any) -> None:
-        """Take an entry in, as it is."""
+    def take_all(
+        self, folded: Mapping[str, Value], groups: list[Group], choices: Mapping[str, Choice]
+    ) -> None:
+        """Take all entries in, those of a layer at its first."""
+        group_of = {old: group for group in groups for old in group.olds}
+        done = set()
+        for key, value in folded.items():
+            group = group_of.get(value.olds[0])
+            if group is None or not choices[group.prefix].kinds:
+                self.add(key, value.value, value.olds)
+            elif group.prefix not in done:
+                done.add(group.prefix)
+                self._move(group, choices[group.prefix])
+
+    def add(
+        self, key: str, value: Any, olds: tuple[str, ...], why: str = "", reshaped: bool = False
+    ) -> None:
+        """Take an entry in; `olds` is empty for one that is new."""
         if key in self.state:
             raise ValueError(f"the new name {key!r} is taken by another entry of the state")
         self.state[key] = value
+        self._olds[key] = olds
+        if olds != (key,) or reshaped:
+            self.changes += [Change(old, key, why) for old in olds or (None,)]
 
-    def rename(self, old: str | None, prefix: str, name: str, value: Any) -> None:
-        """Take an entry of an instance norm in, an old one or a new one."""
-        key = _key(prefix, name, self._to)
-        self.add(key, value)
-        self.changes.append(Change(old, key))
+    def drop(self, key: str, why: str) -> None:
+        """Take an entry out again."""
+        del self.state[key]
+        self.changes = [change for change in self.changes if change.new != key]
+        self.changes += [Change(old, None, why) for old in self._olds.pop(key)]
 
-    def move(self, group: _Group, keep_stats: bool) -> None:
-        """Take a layer's entries in, and create what the other flavour has besides."""
-        kept = set(_INITIAL) if keep_stats else {"weight", "bias"}
-        for name, key in group.keys.items():
-            if name in kept:
-                self.rename(key, group.prefix, name, group.values[name])
+    def _move(self, group: Group, choice: Choice) -> None:
+        """Take a layer's entries in, and create what the other framework has besides."""
+        kind, target = choice.kinds[0], choice.target
+        entries = {entry.pytorch: entry for entry in kind.entries}
+        keeps = self._keep_stats or not choice.is_instance_norm
+        for name, (olds, value) in group.values.items():
+            if name == COUNTER and not (keeps and kind.keeps_pytorchs(target)):
+                self.changes.append(Change(olds[0], None, "MindSpore has none"))
+            elif name == COUNTER:
+                self.add(olds[0], value, olds)
+            elif name in STATISTICS_NAMES and not keeps:
+                self.changes.append(
+                    Change(olds[0], None, "an instance norm's, which MindSpore ignores")
+                )
             else:
-                self.changes.append(Change(key, None))
-        example = next(iter(group.values.values()))
-        if self._to == "mindspore":
-            for name, fill in _INITIAL.items():
-                if name not in kept or name not in group.keys:
-                    self.rename(None, group.prefix, name, _filled_like(example, fill))
-        elif keep_stats:
-            self.rename(None, group.prefix, _COUNTER, np.zeros((), np.int64))
+                self._add_entry(entries[name], group, choice)
+        example = next(value for name, (_, value) in group.values.items() if name != COUNTER)
+        for key, fill in self._fills(group, choice):
+            if key not in self.state:
+                self.add(key, values.filled_like(example, fill), (), "PyTorch's layer has none")
+        has_stats = keeps and group.statistics and COUNTER not in group.values
+        if self._to == "pytorch" and has_stats:
+            key = joined(group.prefix, COUNTER)
+            self.add(key, np.zeros((), np.int64), (), "MindSpore has none")
 
+    def _add_entry(self, entry: Entry, group: Group, choice: Choice) -> None:
+        kind = choice.kinds[0]
+        olds, value = group.values[entry.pytorch]
+        shape = values.shape_of(value) or ()
+        reshape = None
+        if kind.adds_axis(entry, choice.target):
+            reshape = values.with_axis
+        elif kind.extra_axis and entry.pytorch == "weight" and len(shape) == 4:
+            reshape = values.without_axis
+        if reshape is not None:
+            value = reshape(value)
+        why = f"{shape} -> {values.shape_of(value)}" if reshape else ""
+        if len(olds) > 1:
+            why = "g v / norm(v), weight norm"
+        key = kind.key(group.prefix, entry, choice.target)
+        self.add(key, value, olds, why, reshaped=reshape is not None)
 
-def _key(prefix: str, name: str, to: Flavour) -> str:
-    if to == "mindspore":
-        name = (_MINDSPORE_NESTED if prefix else _MINDSPORE_ALONE)[name]
-    return f"{prefix}.{name}" if prefix else name
+    def _fills(self, group: Group, choice: Choice) -> list[tuple[str, float]]:
+        found = []
+        for kind in choice.kinds:
+            for entry in kind.entries:
+                fill = kind.fill(entry, choice.target)
+                if fill is not None:
+                    found.append((kind.key(group.prefix, entry, choice.target), fill))
+        return found
 
+    def complete(self, source: Any, known: Mapping[str, Known], groups: list[Group]) -> None:
+        """Add what the model has and its state has not, or not under each of its names.
 
-def _shape(value: Any) -> tuple[int, ...] | None:
-    shape = getattr(value, "shape", None)
-    return None if shape is None else tuple(shape)
+        MindSpore's norms have entries where PyTorch's are not affine.
+        """
+        self.share(source)
+        with_state = {group.prefix for group in groups if group.values}
+        for layer in layers_of(source):
+            if layer.kind is None or layer.prefix in with_state:
+                continue
+            target = known[layer.prefix].target
+            keys = {e: layer.kind.key(layer.prefix, e, target) for e in layer.kind.entries}
+            if any(layer.has(e.pytorch) and key not in self.state for e, key in keys.items()):
+                raise ValueError(f"the state has no entries of the model's {layer.prefix}")
+            for entry, key in keys.items():
+                fill = layer.kind.fill(entry, target)
+                if fill is not None and self._to != "pytorch" and key not in self.state:
+                    array = np.full(layer.normalized_shape(), fill, np.float32)
+                    self.add(key, array, (), "PyTorch's layer has none")
 
+    def share(self, model: Any) -> None:
+        """Give parameters that the model has in several places all their names.
 
-def _holds_numbers(value: Any) -> bool:
-    """Whether this is no array of text, times, records or raw bytes."""
-    dtype = getattr(value, "dtype", None)
-    if not isinstance(dtype, np.dtype):
-        return True
-    return dtype.kind not in "SUMm" and dtype.type is not np.void
+        MindSpore's state has one of them: where the model is MindSpore's, that is known.
+        """
+        by_identity: dict[int, list[Any]] = {}
+        for slot in slots_of(model, self._to):
+            by_identity.setdefault(slot.identity, []).append(slot)
+        for slots in by_identity.values():
+            present = [slot.key for slot in slots if slot.key in self.state]
+            if not present or len(slots) == 1:
+                continue
+            if self._to == "pytorch":
+                for slot in slots:
+                    if slot.key not in self.state:
+                        why = f"the same as {present[0]}"
+                        self.add(slot.key, self.state[present[0]], (), why)
+            elif flavour_of(model) == "mindspore":
+                own = slots[0].own
+                if own not in self.state:
+                    self.add(own, self.state[present[0]], self._olds[present[0]])
+                for key in present:
+                    if key != own:
+                        self.drop(key, f"the same as {own}")
 
+    def fit(self, model: Any) -> tuple[list[str], list[str]]:
+        """Compare with what the model wants; return what it will not find, and has no place for.
 
-def _filled_like(value: Any, fill: float) -> Any:
-    if is_torchs(value):
-        return value.detach().new_full(tuple(value.shape), fill)
-    array = comparable(value)
-    return np.full(array.shape, fill, array.dtype)
+        Raises
+        ------
+        ValueError
+            If a shape is another.
+        """
+        wanted = state_of(model)
+        if self._to == "pytorch":
+            self._undo_weight_norm(model, wanted)
+        else:
+            self._fill_in(model, wanted)
+        self._leave_out(wanted)
+        for key, value in self.state.items():
+            shapes = [values.shape_of(v) for v in (value, wanted.get(key, value))]
+            if shapes[0] != shapes[1]:
+                raise ValueError(f"{key} has shape {shapes[0]}, and the model's has {shapes[1]}")
+        return (
+            [key for key in wanted if key not in self.state],
+            [key for key in self.state if key not in wanted],
+        )
+
+    def _undo_weight_norm(self, model: Any, wanted: Mapping[str, Any]) -> None:
+        for layer in layers_of(model):
+            keys = weight_norm_keys(layer)
+            weight = joined(layer.prefix, "weight")
+            if keys is None or weight not in self.state:
+                continue
+            g, v = (joined(layer.prefix, key) for key in keys)
+            value, olds = self.state[weight], self._olds[weight]
+            self.drop(weight, "")
+            self.changes = [change for change in self.changes if change.old not in olds]
+            self.add(g, values.length(value, values.shape_of(wanted[g]) or ()), olds, "norm(v)")
+            self.add(v, value, olds, "weight norm")
+
+    def _fill_in(self, model: Any, wanted: Mapping[str, Any]) -> None:
+        """Create what MindSpore's layers have and never change."""
+        for layer in layers_of(model):
+            if (kind := layer.kind) is None:
+                continue
+            for entry in kind.entries:
+                parameter = layer.parameter(entry.mindspore)
+                key = getattr(parameter, "name", None)
+                if key is None or key in self.state or key not in wanted or entry.fill is None:
+                    continue
+                is_statistic = entry.pytorch in STATISTICS_NAMES
+                is_fixed = (
+                    kind.is_instance_norm if is_statistic else not parameter.requires_grad
+                )
+                if is_fixed:
+                    array = np.full(values.shape_of(parameter) or (), entry.fill, np.float32)
+                    self.add(key, array, (), "MindSpore's layer does not change it")
+
+    def _leave_out(self, wanted: Mapping[str, Any]) -> None:
+        """Drop what changes nothing: the scale 1 and shift 0 of a layer that is not affine."""
+        for key in [key for key in self.state if key not in wanted]:
+            name = key.rpartition(".")[2]
+            fill = {"weight": 1.0, "gamma": 1.0, "bias": 0.0, "beta": 0.0}.get(name)
+            if fill is not None and is_filled(self.state[key], fill):
+                self.drop(key, f"{fill:g} throughout, and the model has none")
+            elif name == COUNTER:
+                self.drop(key, "the model has none")
+
+    def result(
+        self,
+        groups: list[Group],
+        choices: Mapping[str, Choice],
+        unfound: list[str],
+        unused: list[str],
+    ) -> Converted:
+        converted = Converted(self.state, self.changes)
+        converted.decisions = [
+            Decision(group.prefix, choices[group.prefix].label, choices[group.prefix].reason)
+            for group in groups
+            if group.values
+        ] + [Decision(key, "", "no layer of the table") for g in groups for key in g.others]
+        converted.unfound = unfound
+        converted.unused = unused
+        return converted
