@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TextIO
 
 from instnorm import __version__
-from instnorm.cli import convert, differences, info, train
+from instnorm.cli import advise, convert, differences, info, train
 from instnorm.cli.errors import CommandError, printable
 
 __all__ = ["main"]
@@ -35,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, 1 (the command failed), 2 (bad input), 130 (Ctrl-C) or 141
-        (who reads the output, such as head, has closed it).
+        The exit status: 0, 1 (the command failed), 2 (bad input), 3 or 4 (what `convert` has
+        written is not all that is wanted, or differs), 130 (Ctrl-C) or 141 (who reads the output,
+        such as head, has closed it).
 
     Examples
     --------
@@ -122,7 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for module, summary in (
         (train, "train a small net with and without instance norm, and compare"),
-        (convert, "rename the instance norms of a checkpoint for PyTorch or MindSpore"),
+        (convert, "carry a checkpoint between PyTorch and MindSpore"),
+        (advise, "say what to write in MindSpore for each layer of a PyTorch model"),
         (differences, "print what PyTorch, MindSpore and this package do differently"),
         (info, "tell how the package was built, and what it runs on"),
     ):

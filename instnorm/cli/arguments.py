@@ -6,6 +6,10 @@ import argparse
 import math
 from collections.abc import Callable
 
+from instnorm.migrate.inputs import InputSpec
+
+_INPUT_DTYPES = ("float32", "float64", "int32", "int64")
+
 
 def integer(least: int, most: int | None = None) -> Callable[[str], int]:
     """Make a type for argparse: an integer in a range.
@@ -44,3 +48,26 @@ def number(least: float, below: float = math.inf) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """Read ``NAME=CLASS``."""
+    name, equals, value = text.rpartition("=")
+    if not equals or not value:
+        raise argparse.ArgumentTypeError(f"expected NAME=CLASS, got {text!r}")
+    return name, value
+
+
+def input_shape(text: str) -> InputSpec:
+    """Read a shape, and perhaps a dtype: ``1,3,64,64`` or ``2,7:int64``."""
+    shape, colon, dtype = text.partition(":")
+    try:
+        sizes = tuple(int(size) for size in shape.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1 or (colon and dtype not in _INPUT_DTYPES):
+        raise argparse.ArgumentTypeError(
+            f"expected sizes such as 1,3,64,64, and perhaps one of :{', :'.join(_INPUT_DTYPES)}, "
+            f"got {text!r}"
+        )
+    return InputSpec(sizes, dtype or "float32")

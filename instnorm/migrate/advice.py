@@ -1,5 +1,4 @@
-"""For each layer of a PyTorch model: MindSpore's constructor call that gives the same, and what
-differs.
+"""What to write in MindSpore for each layer of a PyTorch model, and what differs there.
 
 `advise` looks a layer's class up in `ADVISORS`. The calls are those of `mindspore.nn`, with
 every argument whose default differs, so that they can be pasted.
@@ -11,7 +10,43 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from instnorm.migrate.layers import complement
-from instnorm.migrate.models import layers_of, weight_norm_keys
+from instnorm.migrate.models import Layer, layers_of, weight_norm_keys
+
+
+class Call(NamedTuple):
+    """A constructor call, as text and to be made.
+
+    Attributes
+    ----------
+    name : str
+        Of a class in `mindspore.nn`.
+    args : tuple
+    options : dict from str to object
+    """
+
+    name: str
+    args: tuple[Any, ...] = ()
+    options: dict[str, Any] = {}  # noqa: RUF012 - never written to
+
+    def __str__(self) -> str:
+        shown = [*map(_shown, self.args)]
+        shown += [f"{key}={_shown(value)}" for key, value in self.options.items()]
+        return f"nn.{self.name}({', '.join(shown)})"
+
+    def made(self, nn: Any) -> Any:
+        """Return the layer, but for how it starts."""
+        options = {k: v for k, v in self.options.items() if not isinstance(v, _Code)}
+        return getattr(nn, self.name)(*self.args, **options)
+
+
+class _Code(str):
+    """An argument that is written as it stands."""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, _Code):
+        return value
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 class Advice(NamedTuple):
@@ -23,15 +58,16 @@ class Advice(NamedTuple):
         The layer's name in the model.
     pytorch : str
         The layer as PyTorch prints it.
-    call : str
-        The constructor call, of `mindspore.nn` as ``nn``; empty where there is none.
+    call : Call or None
+        The constructor call, of `mindspore.nn`; None where none gives the same.
     differs : list of str
-        What would be different with MindSpore's defaults, or is different all the same.
+        What would be different with MindSpore's defaults, or is different all the same: the name
+        of an argument, and how.
     """
 
     prefix: str
     pytorch: str
-    call: str
+    call: Call | None
     differs: list[str]
 
 
@@ -51,44 +87,31 @@ def advise(model: Any) -> list[Advice]:
     --------
     >>> from instnorm import nn
     >>> from instnorm.migrate.advice import advise
-    >>> advise(nn.Sequential(nn.InstanceNorm2d(3)))[0].call
-    'nn.InstanceNorm2d(3, momentum=0.9, affine=False)'
+    >>> print(advise(nn.Sequential(nn.InstanceNorm2d(3)))[0].call)
+    nn.InstanceNorm2d(3, momentum=0.9, affine=False)
     """
-    found = []
-    for layer in layers_of(model):
-        advisor = next(
-            (ADVISORS[base.__name__] for base in type(layer.module).__mro__
-             if base.__name__ in ADVISORS),
-            _unknown,
-        )
-        call, differs = advisor(layer.module)
-        if weight_norm_keys(layer):
-            differs = [*differs, "MindSpore has no weight norm: the weight that it computes is "
-                       "carried over, and is learned as it is"]
-        text = " ".join(repr(layer.module).split())
-        found.append(Advice(layer.prefix, text, call, differs))
-    return found
+    return [_advice(layer) for layer in layers_of(model)]
 
 
-_Answer = tuple[str, list[str]]
+def _advice(layer: Layer) -> Advice:
+    classes = (base.__name__ for base in type(layer.module).__mro__)
+    advisor = next((ADVISORS[name] for name in classes if name in ADVISORS), _unknown)
+    call, differs = advisor(layer.module)
+    if weight_norm_keys(layer):
+        differs = [
+            *differs,
+            "weight_norm: MindSpore has none; the weight that it computes is "
+            "carried over, and learned as it is",
+        ]
+    return Advice(layer.prefix, " ".join(repr(layer.module).split()), call, differs)
+
+
+_Answer = tuple[Call | None, list[str]]
 _Advisor = Callable[[Any], _Answer]
 
 
-def _call(name: str, *args: Any, **options: Any) -> str:
-    shown = [*map(_shown, args), *(f"{key}={_shown(value)}" for key, value in options.items())]
-    return f"nn.{name}({', '.join(shown)})"
-
-
-class _Code(str):
-    """An argument that is written as it stands."""
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, _Code):
-        return value
-    if isinstance(value, str):
-        return f'"{value}"'
-    return repr(value)
+def _call(name: str, *args: Any, **options: Any) -> Call:
+    return Call(name, args, options)
 
 
 def _plain(size: Any) -> Any:
@@ -141,9 +164,8 @@ def _conv(rank: int) -> _Advisor:
 
 
 def _pad_call(layer: Any) -> str:
-    sizes = [size for size in reversed(layer._reversed_padding_repeated_twice[::2])]
-    repeated = tuple(n for size in reversed(sizes) for n in (size, size))
-    return f'ops.pad(x, {repeated}, mode="{layer.padding_mode}")'
+    sizes = tuple(layer._reversed_padding_repeated_twice)
+    return f'ops.pad(x, {sizes}, mode="{layer.padding_mode}")'
 
 
 def _both_sides(padding: Any) -> Any:
@@ -252,8 +274,9 @@ def _layer_norm(layer: Any) -> _Answer:
             "where one batch axis comes before normalized_shape"
         )
     if not layer.elementwise_affine:
-        differs.append("elementwise_affine=False: gamma and beta are there, and learned unless "
-                       "frozen")
+        differs.append(
+            "elementwise_affine=False: gamma and beta are there, and learned unless frozen"
+        )
     elif layer.bias is None:
         differs.append("bias=False: beta is there, and learned unless frozen")
     shape = tuple(layer.normalized_shape)
@@ -369,7 +392,7 @@ def _unknown(layer: Any) -> _Answer:
     differs = [f"{name} is not in this table: see whether mindspore.nn has it"]
     if own:
         differs.append(f"its entries keep their names: {', '.join(own)}")
-    return "", differs
+    return None, differs
 
 
 def _for_ranks(make: Callable[[int], _Advisor], name: str) -> Iterable[tuple[str, _Advisor]]:

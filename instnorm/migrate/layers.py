@@ -130,5 +130,6 @@ def _copy(old: Tensor | None, new: Tensor) -> None:
 
 
 def complement(momentum: float) -> float:
+    """Return 1 - momentum: the share of the other statistic."""
     # In decimal, so that there and back gives the same: in binary 1 - (1 - 0.1) is not 0.1.
     return float(1 - Decimal(str(float(momentum))))

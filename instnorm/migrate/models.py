@@ -110,6 +110,11 @@ def kind_of(module: Any) -> Kind | None:
     return None
 
 
+def named_modules(module: Any) -> list[tuple[str, Any]]:
+    """Return all modules, the model itself first: layers of the table without what is in them."""
+    return list(_walk(module, ""))
+
+
 def _walk(module: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     yield prefix, module
     if kind_of(module) is None:

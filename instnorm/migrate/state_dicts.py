@@ -474,9 +474,7 @@ class _NewState:
                 if key is None or key in self.state or key not in wanted or entry.fill is None:
                     continue
                 is_statistic = entry.pytorch in STATISTICS_NAMES
-                is_fixed = (
-                    kind.is_instance_norm if is_statistic else not parameter.requires_grad
-                )
+                is_fixed = kind.is_instance_norm if is_statistic else not parameter.requires_grad
                 if is_fixed:
                     array = np.full(values.shape_of(parameter) or (), entry.fill, np.float32)
                     self.add(key, array, (), "MindSpore's layer does not change it")

@@ -7,6 +7,7 @@ documentation, and checked to stand there.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -138,6 +139,52 @@ def counts_no_batches(f: Any) -> bool:
     return bool(f.state(layer)["num_batches_tracked"] == 0)
 
 
+def missing_entries_raise(f: Any) -> bool:
+    """Whether a state that lacks an entry of the layer is refused."""
+    layer = f.layer(affine=True)
+    names = list(f.state(layer))
+    return raises(RuntimeError, f.load, layer, {names[0]: f.state(layer)[names[0]] + 1})
+
+
+def missing_entries_are_kept(f: Any) -> bool:
+    """Whether loading one entry succeeds, and leaves the others as they were."""
+    layer = f.layer(affine=True)
+    before = {name: value.copy() for name, value in f.state(layer).items()}
+    first, *rest = before
+    if raises(RuntimeError, f.load, layer, {first: before[first] + 1}):
+        return False
+    after = f.state(layer)
+    return bool((after[first] == before[first] + 1).all()) and all(
+        bool((after[name] == before[name]).all()) for name in rest
+    )
+
+
+def has_function(name: str, expected: bool = True) -> Check:
+    """Whether there is a function of tensors of this name."""
+    return lambda f: any(hasattr(module, name) for module in f.functions) is expected
+
+
+def default_of(layer: str, name: str, value: object) -> Check:
+    """Whether this is the default of another layer's parameter."""
+
+    def check(f: Any) -> bool:
+        parameters = inspect.signature(getattr(f.namespace, layer).__init__).parameters
+        return name in parameters and str(parameters[name].default) == str(value)
+
+    return check
+
+
+def if_there(layer: str, check: Check) -> Check:
+    """Whether the check holds in a namespace that has the layer."""
+    return lambda f: not hasattr(f.namespace, layer) or check(f)
+
+
+def view_works(f: Any) -> bool:
+    """Whether the output of a channels-last input can be viewed in another shape."""
+    x = channels_last(normal(2, 3, 4, 5))
+    return tuple(f.layer()(f.tensor(x)).view(2, -1).shape) == (2, 60)
+
+
 # --- the input ------------------------------------------------------------------------
 
 
@@ -212,7 +259,7 @@ def one_element_is_evaluated(f: Any) -> bool:
 def has_no_kernel(f: Any) -> bool:
     """Whether a good input fails, on a CPU, for want of a kernel."""
     try:
-        f.call(f.layer(), normal(2, 3, 4, 4))
+        f.call(f.layer(), f.sample())
     except RuntimeError as error:
         return "Unsupported op [InstanceNorm]" in str(error)
     return False
@@ -380,3 +427,149 @@ def error_at_a_large_mean(fits: Callable[[float], bool]) -> Check:
 def negative_eps_gives_nan(f: Any) -> bool:
     """Whether a negative eps is taken, and gives NaN."""
     return bool(np.isnan(f.call(f.layer(eps=-100.0), normal(2, 3, 4, 4))).all())
+
+
+# --- other norms --------------------------------------------------------------------------
+
+
+def runs(f: Any) -> bool:
+    """Whether the layer computes on a CPU: the output is centred."""
+    y = f.call(f.layer(), f.sample())
+    return y.shape == f.sample().shape and abs(float(y.mean())) < 1e-4
+
+
+def _trained(layer: Any) -> Any:
+    """Put a layer in training mode, by the method that the framework has for it."""
+    return layer.set_train() if hasattr(layer, "set_train") else layer.train()
+
+
+def moves_by(share: float, **options: Any) -> Check:
+    """Whether one training step moves the mean by this share of the batch's."""
+
+    def check(f: Any) -> bool:
+        layer = _trained(f.layer(**options))
+        x = f.sample()
+        f.call(layer, x)
+        state = f.state(f.network_of(layer))
+        means = [v for name, v in state.items() if name.endswith(("moving_mean", "running_mean"))]
+        axes = (0, *range(2, x.ndim))
+        return len(means) == 1 and bool(np.allclose(means[0], share * x.mean(axes), rtol=1e-4))
+
+    return check
+
+
+def variance_is_unbiased(f: Any) -> bool:
+    """Whether the running variance takes the unbiased variance in."""
+    layer = _trained(f.layer(momentum=0.5))
+    x = f.sample()
+    f.call(layer, x)
+    state = f.state(f.network_of(layer))
+    found = next(v for name, v in state.items() if "var" in name.rpartition(".")[2])
+    axes = (0, *range(2, x.ndim))
+    return bool(np.allclose(found, 0.5 + 0.5 * x.var(axes, ddof=1), rtol=1e-4))
+
+
+def evaluates_by_tracked_statistics(f: Any) -> bool:
+    """Whether a new layer in evaluation leaves its input alone."""
+    layer = f.layer(eps=1e-12)
+    layer = layer.set_train(False) if hasattr(layer, "set_train") else layer.eval()
+    return bool(np.allclose(f.call(layer, f.sample()), f.sample(), rtol=1e-5))
+
+
+def new_layer_changes_its_input(expected: bool) -> Check:
+    """Whether a layer as it is made normalizes by the batch."""
+
+    def check(f: Any) -> bool:
+        y = f.call(f.layer(eps=1e-12), f.sample())
+        return bool(np.allclose(y, f.sample(), rtol=1e-5)) is not expected
+
+    return check
+
+
+def takes_axes(*numbers: int) -> Check:
+    """Whether input of these numbers of axes is taken, and all others up to 6 raise ValueError."""
+
+    def check(f: Any) -> bool:
+        layer = f.layer()
+        inputs = {n: normal(2, 3, *(4,) * (n - 2)) if n > 1 else normal(3) for n in range(1, 7)}
+        taken = all(f.call(layer, inputs.pop(n)).shape for n in numbers)
+        return taken and all(raises(ValueError, f.call, layer, x) for x in inputs.values())
+
+    return check
+
+
+def one_value_in_training(error: type[Exception] | None) -> Check:
+    """Whether one value for each channel raises in training, or is normalized to 0."""
+
+    def check(f: Any) -> bool:
+        layer = _trained(f.layer())
+        x = normal(1, 3, *(1,) * (f.sample().ndim - 2))
+        if error is not None:
+            return raises(error, f.call, layer, x)
+        return not f.call(layer, x).any()
+
+    return check
+
+
+def is_learned(f: Any, **options: Any) -> list[bool]:
+    """Tell of the scale and the shift of a layer whether they are learned."""
+    layer = f.layer(**options)
+    return [getattr(layer, name).requires_grad for name in ("gamma", "beta")]
+
+
+def not_learned_with(**options: Any) -> Check:
+    """Whether gamma and beta are there all the same, and require no gradients."""
+    return lambda f: is_learned(f, **options) == [False, False]
+
+
+def learned_with(**options: Any) -> Check:
+    """Whether gamma and beta are there and require gradients."""
+    return lambda f: is_learned(f, **options) == [True, True]
+
+
+def normalizes_last_axis_alone(f: Any) -> bool:
+    """Whether a shape of two axes is refused, being the last axis's alone."""
+    x = normal(2, 4, 5)
+    return raises(ValueError, f.call, f.layer((4, 5)), x)
+
+
+def normalizes_all_of_the_shape(f: Any) -> bool:
+    """Whether the axes that the shape has are normalized together."""
+    y = f.call(f.layer((4, 5)), normal(2, 4, 5, mean=3))
+    return bool(np.allclose(y.mean((1, 2)), 0, atol=1e-5))
+
+
+def refuses_negative_axes(f: Any) -> bool:
+    """Whether axes counted from the end, but for the last, are refused."""
+    layer = f.layer((4, 5), begin_norm_axis=-2, begin_params_axis=-2)
+    return raises(RuntimeError, f.call, layer, normal(2, 4, 5))
+
+
+def keeps_size(expected: bool) -> Check:
+    """Whether a convolution of kernel 3 has output of the input's size."""
+
+    def check(f: Any) -> bool:
+        x = normal(1, 3, 6, 6)
+        return (f.call(f.layer(), x).shape == x.shape) is expected
+
+    return check
+
+
+def output_padding_adds(zeros: bool) -> Check:
+    """Whether output_padding adds rows of the bias, or what the kernel gives there."""
+
+    def check(f: Any) -> bool:
+        options: dict[str, Any] = {"stride": 2, "padding": 1, "output_padding": 1}
+        if hasattr(f.namespace, "ConvTranspose2d"):
+            layer = f.namespace.ConvTranspose2d(3, 3, 3, **options, bias=False)
+        else:
+            layer = f.namespace.Conv2dTranspose(3, 3, 3, pad_mode="pad", **options)
+        y = f.call(layer, normal(1, 3, 4, 4))
+        return bool((y[..., -1, :] == 0).all()) is zeros
+
+    return check
+
+
+def weight_of_conv1d(*shape: int) -> Check:
+    """Whether the weight of a one-dimensional convolution has this shape."""
+    return lambda f: tuple(f.layer_class(1)(3, 3, 3).weight.shape) == shape

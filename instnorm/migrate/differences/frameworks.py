@@ -8,39 +8,68 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from instnorm import nn
+from instnorm import functional, nn
 from instnorm._layouts import Array
 from instnorm.nn import mindspore
 from instnorm.tensor import Tensor
 
+# What a layer is made with; others are, with 3 channels.
+_USUAL: dict[str, tuple[Any, ...]] = {
+    "GroupNorm": (1, 3),
+    "LayerNorm": ((4,),),
+    "Conv2d": (3, 3, 3),
+}
+
 
 class Framework(ABC):
-    """A namespace with InstanceNorm1d, 2d and 3d.
+    """A namespace with InstanceNorm1d, 2d and 3d, and one layer in it that checks speak of.
 
     Parameters
     ----------
     namespace : module
+    functions : sequence of module
+        Where functions of tensors are.
     forward : str
         The name of the method that computes.
+    name : str
+        The layer's class.
     """
 
-    def __init__(self, namespace: Any, forward: str = "forward") -> None:
+    def __init__(
+        self,
+        namespace: Any,
+        functions: Sequence[Any] = (),
+        forward: str = "forward",
+        name: str = "InstanceNorm2d",
+    ) -> None:
         self.namespace = namespace
+        self.functions = functions
         self._forward = forward
+        self._name = name
 
-    def layer_class(self, rank: int = 2) -> Any:
-        """Return InstanceNorm1d, 2d or 3d."""
-        return getattr(self.namespace, f"InstanceNorm{rank}d")
+    def layer_class(self, rank: int | None = None) -> Any:
+        """Return the class, for another number of axes where one is told."""
+        name = self._name if rank is None else re.sub(r"\dd$", f"{rank}d", self._name)
+        return getattr(self.namespace, name)
 
-    def layer(self, num_features: Any = 3, *, rank: int = 2, **options: Any) -> Any:
-        """Make a layer, of three channels unless told otherwise."""
-        return self.layer_class(rank)(num_features, **options)
+    def layer(self, *args: Any, rank: int | None = None, **options: Any) -> Any:
+        """Make a layer, of three channels (in one group, of a last axis of 4) if not told."""
+        if not args and "num_features" not in options:
+            args = _USUAL.get(self._name, (3,))
+        return self.layer_class(rank)(*args, **options)
+
+    def sample(self) -> Array:
+        """Return random input for the layer, of three channels and mean 5."""
+        axes = int(self._name[-2]) if self._name[-1] == "d" else 2
+        x = np.random.default_rng(0).normal(5, 2, (2, 3, *(4,) * axes))
+        return x.astype(np.float32)
 
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """Return the constructor's parameters."""
@@ -88,6 +117,10 @@ class Framework(ABC):
         """Return a tensor's values."""
 
     @abstractmethod
+    def load(self, module: Any, state: Mapping[str, Array]) -> None:
+        """Load a state the strict way."""
+
+    @abstractmethod
     def network_of(self, layer: Any) -> Any:
         """Make a network of one layer."""
 
@@ -113,6 +146,9 @@ class Instnorm(Framework):
     def array(self, tensor: Any) -> Array:
         return np.asarray(tensor.data)
 
+    def load(self, module: Any, state: Mapping[str, Array]) -> None:
+        module.load_state_dict(state)
+
     def network_of(self, layer: Any) -> Any:
         return nn.Sequential(layer)
 
@@ -123,9 +159,9 @@ class Instnorm(Framework):
 class PyTorch(Framework):
     """PyTorch, where it is installed."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "InstanceNorm2d") -> None:
         self._torch: Any = importlib.import_module("torch")
-        super().__init__(self._torch.nn)
+        super().__init__(self._torch.nn, [self._torch.nn.functional], name=name)
 
     def dtype(self, name: str) -> Any:
         return getattr(self._torch, name)
@@ -135,6 +171,9 @@ class PyTorch(Framework):
 
     def array(self, tensor: Any) -> Array:
         return np.asarray(tensor.detach())
+
+    def load(self, module: Any, state: Mapping[str, Array]) -> None:
+        module.load_state_dict({name: self._torch.from_numpy(a) for name, a in state.items()})
 
     def network_of(self, layer: Any) -> Any:
         return self._torch.nn.Sequential(layer)
@@ -146,9 +185,10 @@ class PyTorch(Framework):
 class MindSpore(Framework):
     """MindSpore, where it is installed."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "InstanceNorm2d") -> None:
         self._mindspore: Any = importlib.import_module("mindspore")
-        super().__init__(self._mindspore.nn, forward="construct")
+        functions = [self._mindspore.ops, self._mindspore.mint.nn.functional]
+        super().__init__(self._mindspore.nn, functions, "construct", name)
 
     def dtype(self, name: str) -> Any:
         return getattr(self._mindspore, name)
@@ -159,6 +199,11 @@ class MindSpore(Framework):
     def array(self, tensor: Any) -> Array:
         return np.asarray(tensor.asnumpy())
 
+    def load(self, module: Any, state: Mapping[str, Array]) -> None:
+        m = self._mindspore
+        parameters = {name: m.Parameter(m.Tensor(array)) for name, array in state.items()}
+        m.load_param_into_net(module, parameters, strict_load=True)
+
     def network_of(self, layer: Any) -> Any:
         return self._mindspore.nn.SequentialCell([layer])
 
@@ -166,5 +211,5 @@ class MindSpore(Framework):
         return {name: self.array(value) for name, value in module.parameters_dict().items()}
 
 
-INSTNORM_PYTORCH = Instnorm(nn)
-INSTNORM_MINDSPORE = Instnorm(mindspore)
+INSTNORM_PYTORCH = Instnorm(nn, [functional])
+INSTNORM_MINDSPORE = Instnorm(mindspore, [functional])

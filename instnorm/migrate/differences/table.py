@@ -460,6 +460,59 @@ UNPUBLISHED = Section(
             nn_mindspore=c.default("affine", True),
         ),
         Row(
+            "a state that lacks entries",
+            Cell("RuntimeError", c.missing_entries_raise),
+            Cell(
+                "keep their initial values in silence, with `strict_load=True` too: only what "
+                "the loading function returns names them",
+                c.missing_entries_are_kept,
+            ),
+            "RuntimeError in both flavours; `instnorm convert` names them, and exits with 3",
+            nn_mindspore=c.missing_entries_raise,
+        ),
+        Row(
+            "functional form",
+            Cell("`torch.nn.functional.instance_norm`", c.has_function("instance_norm")),
+            Cell("none", c.has_function("instance_norm", False)),
+            "`instnorm.functional.instance_norm`",
+            nn_mindspore=c.has_function("instance_norm"),
+        ),
+        Row(
+            "`.view` of the output of a channels-last input",
+            Cell("works: the output is contiguous", c.view_works),
+            Cell("no such layout", c.documents(r"Tensor of shape :math:`(N, C, H, W)`")),
+            "the output is channels-last, in `bridge.torch` too, where `.view` may then raise: "
+            "`.reshape` does not",
+            nn=c.keeps_layout,
+            nn_mindspore=c.keeps_layout,
+        ),
+        Row(
+            "convolutions around it",
+            Cell(
+                "`padding` 0, `bias` True",
+                c.all_of(
+                    c.default_of("Conv2d", "padding", 0), c.default_of("Conv2d", "bias", True)
+                ),
+            ),
+            Cell(
+                '`pad_mode` "same", `has_bias` False',
+                c.all_of(
+                    c.default_of("Conv2d", "pad_mode", "same"),
+                    c.default_of("Conv2d", "has_bias", False),
+                ),
+            ),
+            "`nn` as PyTorch, `nn.mindspore` has none",
+            nn_mindspore=c.has_no("Conv2d"),
+        ),
+        Row(
+            "a LayerNorm beside it",
+            Cell("`eps` 1e-5", c.default_of("LayerNorm", "eps", 1e-5)),
+            Cell("`epsilon` 1e-7", c.default_of("LayerNorm", "epsilon", 1e-7)),
+            "what `nn` has of other layers is as PyTorch's",
+            nn=c.if_there("LayerNorm", c.default_of("LayerNorm", "eps", 1e-5)),
+            nn_mindspore=c.has_no("LayerNorm"),
+        ),
+        Row(
             "lazy layers",
             Cell("`LazyInstanceNorm2d`", lambda f: hasattr(f.namespace, "LazyInstanceNorm2d")),
             Cell("none", c.has_no("LazyInstanceNorm2d")),
