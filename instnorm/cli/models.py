@@ -76,10 +76,11 @@ def _from_file(path: Path) -> ModuleType:
         raise CommandError(f"{str(path)!r}: there is no such file")
     # What it imports from beside it is found, as by python path/to/file.py.
     sys.path.insert(0, str(path.resolve().parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"_model_in_{path.stem}"  # so that a file model.py hides no module of that name
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise CommandError(f"{str(path)!r} cannot be imported, expected a file of Python")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module

@@ -208,7 +208,7 @@ def _narrowed(
     said = [t for t in said if t.pattern == group.prefix] or said
     if said:
         kinds = (said[0].kind,) if said[0].kind else ()
-        return kinds, f"{said[0].argument} says so: {said[0].pattern!r}"
+        return kinds, f"told by {said[0].argument}, {said[0].pattern!r}"
     instance_norms = tuple(kind for kind in evidence.kinds if kind.is_instance_norm)
     if is_one_layer and instance_norms:
         return instance_norms, "the state of one layer"

@@ -110,6 +110,13 @@ class Surroundings:
         return found
 
 
+# By the number of axes of the weight.
+_OF_AXES: dict[int, tuple[str, ...]] = {
+    2: ("Linear",),
+    3: ("Conv1d", "ConvTranspose1d"),
+    4: ("Conv2d", "ConvTranspose2d"),
+    5: ("Conv3d", "ConvTranspose3d"),
+}
 _ASIDE = Evidence((), "no layer of the table")
 _NORMS = ("InstanceNorm2d", "GroupNorm", "LayerNorm")
 
@@ -175,15 +182,11 @@ def _without_statistics(group: Group) -> Evidence:
         return _evidence("a weight of one axis, without a bias", "PReLU", *_NORMS)
     if bias is not None and len(bias) > 1:
         return _evidence("weight and bias of one shape", "LayerNorm") if bias == weight else _ASIDE
-    by_axes: dict[int, tuple[str, ...]] = {
-        2: ("Linear",) if bias else ("Linear", "Embedding"),
-        3: ("Conv1d", "ConvTranspose1d"),
-        4: ("Conv2d", "ConvTranspose2d"),
-        5: ("Conv3d", "ConvTranspose3d"),
-    }
-    if len(weight) not in by_axes:
+    if len(weight) not in _OF_AXES:
         return _ASIDE
-    names = by_axes[len(weight)]
+    names = _OF_AXES[len(weight)]
+    if len(weight) == 2 and bias is None:
+        names = (*names, "Embedding")
     if bias and len(weight) > 2 and bias[0] != weight[0]:
         names = names[1:]
     reason = f"a weight of {len(weight)} axes, {'with' if bias else 'without'} a bias"
@@ -208,7 +211,8 @@ def _of_mindspores(group: Group, around: Surroundings) -> Evidence:
 
 def _convolution_of_mindspores(shape: tuple[int, ...], around: Surroundings) -> Evidence:
     if len(shape) != 4 or shape[2] != 1:
-        return Evidence((), "the same in PyTorch")
+        names = _OF_AXES.get(len(shape), ()) if len(shape) != 3 else ()
+        return _evidence(f"a weight of {len(shape)} axes", *names) if names else _ASIDE
     if around.second_axes and shape[3] == 1:
         return _evidence("other kernels of the state have two axes", "Conv2d")
     if not around.second_axes and around.third_axes:

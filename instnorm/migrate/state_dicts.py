@@ -394,13 +394,36 @@ class _NewState:
                 continue
             target = known[layer.prefix].target
             keys = {e: layer.kind.key(layer.prefix, e, target) for e in layer.kind.entries}
-            if any(layer.has(e.pytorch) and key not in self.state for e, key in keys.items()):
+            if any(
+                layer.has(entry.pytorch) and key not in self.state
+                for entry, key in keys.items()
+                if entry.pytorch not in STATISTICS_NAMES
+            ):
                 raise ValueError(f"the state has no entries of the model's {layer.prefix}")
             for entry, key in keys.items():
                 fill = layer.kind.fill(entry, target)
                 if fill is not None and self._to != "pytorch" and key not in self.state:
                     array = np.full(layer.normalized_shape(), fill, np.float32)
                     self.add(key, array, (), "PyTorch's layer has none")
+        if self._to == "pytorch":
+            self._leave_out_what_is_not_learned(source)
+
+    def _leave_out_what_is_not_learned(self, source: Any) -> None:
+        """Drop the scale 1 and the shift 0 of MindSpore's norms that are not affine."""
+        for layer in layers_of(source):
+            entries = layer.kind.entries if layer.kind else ()
+            scales = [
+                e for e in entries if e.fill is not None and e.pytorch not in STATISTICS_NAMES
+            ]
+            keys = {joined(layer.prefix, entry.pytorch): entry for entry in scales}
+            if all(
+                key in self.state
+                and not getattr(layer.parameter(entry.mindspore), "requires_grad", True)
+                and is_filled(self.state[key], entry.fill or 0.0)
+                for key, entry in keys.items()
+            ):
+                for key in keys:
+                    self.drop(key, "not affine in the model")
 
     def share(self, model: Any) -> None:
         """Give parameters that the model has in several places all their names.
@@ -414,18 +437,25 @@ class _NewState:
             present = [slot.key for slot in slots if slot.key in self.state]
             if not present or len(slots) == 1:
                 continue
-            if self._to == "pytorch":
+            if flavour_of(model) == "pytorch" or self._to == "pytorch":
                 for slot in slots:
                     if slot.key not in self.state:
-                        why = f"the same as {present[0]}"
-                        self.add(slot.key, self.state[present[0]], (), why)
-            elif flavour_of(model) == "mindspore":
-                own = slots[0].own
-                if own not in self.state:
-                    self.add(own, self.state[present[0]], self._olds[present[0]])
-                for key in present:
-                    if key != own:
-                        self.drop(key, f"the same as {own}")
+                        self._repeat(present[0], slot.key)
+                continue
+            own = slots[0].own
+            if own not in self.state:
+                self.add(own, self.state[present[0]], self._olds[present[0]])
+            for key in present:
+                if key != own:
+                    self.drop(key, f"the same as {own}")
+
+    def _repeat(self, key: str, other: str) -> None:
+        """Take an entry in under another name as well."""
+        why = f"the same as {key}"
+        self.add(other, self.state[key], (), why)
+        if self._to == "pytorch" and other.endswith(STATISTICS_NAMES[0]):
+            keys = [joined(name.rpartition(".")[0], COUNTER) for name in (key, other)]
+            self.add(keys[1], self.state[keys[0]], (), why)
 
     def fit(self, model: Any) -> tuple[list[str], list[str]]:
         """Compare with what the model wants; return what it will not find, and has no place for.

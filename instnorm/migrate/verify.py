@@ -230,6 +230,9 @@ class _Pair(NamedTuple):
 
     def of_training(self) -> list[str]:
         """Return the settings that have an effect in training alone."""
+        # MindSpore's instance norm has a momentum and makes no use of it.
+        if self.pytorch.kind is not None and self.pytorch.kind.is_instance_norm:
+            return []
         return [self.explained(k, v) for k, v in self.settings().items() if k in _OF_TRAINING]
 
     def explained(self, name: str, text: str) -> str:

@@ -1,7 +1,8 @@
 """The differences between PyTorch's, MindSpore's and this package's instance norms.
 
 `SECTIONS` is the table: each row says what the three do, and has a check for each
-column. `NORMS` has PyTorch and MindSpore alone, for the layers beside it. `instnorm.differences.render` makes text of it.
+column. `NORMS` has PyTorch and MindSpore alone, for the layers beside it.
+`instnorm.differences.render` makes text of them.
 """
 
 from instnorm.migrate.differences.frameworks import INSTNORM_MINDSPORE, INSTNORM_PYTORCH, Framework
