@@ -54,9 +54,9 @@ LAYERS = {
     "last": (
         "Linear(4, 4)",
         "Linear(4, 4, bias=False)",
-        "LayerNorm(4)",
-        "LayerNorm(4, bias=False)",
-        "LayerNorm(4, elementwise_affine=False)",
+        "LayerNorm(4, eps=0.1)",
+        "LayerNorm(4, eps=0.1, bias=False)",
+        "LayerNorm(4, eps=0.1, elementwise_affine=False)",
         "GELU()",
     ),
 }

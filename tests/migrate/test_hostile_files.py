@@ -368,7 +368,7 @@ def test_names_are_printed_in_one_line_that_commands_no_terminal(name, tmp_path,
     assert "\x1b" not in printed.err
     assert convert(source, out, "--norms", "*") == 0
     printed = capsys.readouterr()
-    assert printed.out.count("\n") == 6
+    assert printed.out.count("\n") == 9
     assert "\x1b" not in printed.out
     assert "\u202e" not in printed.out
     assert ("caf\xe9" in name) == ("caf\xe9.gamma" in printed.out)
