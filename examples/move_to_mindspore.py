@@ -2,6 +2,7 @@
 
 Run it from the repository: python examples/move_to_mindspore.py
 The same for files: instnorm convert model.pt model.ckpt --to mindspore --norms 1
+A whole model in both real frameworks: examples/cyclegan_mindspore.py
 """
 
 import numpy as np

@@ -23,7 +23,8 @@ The pair `torch.nn.InstanceNorm2d` (PyTorch 2.13) and `mindspore.nn.InstanceNorm
 PyTorch's code and `instnorm.nn.mindspore` for MindSpore's. `instnorm differences` prints
 this page; `tests/migrate/test_differences.py` holds every cell against the layers themselves.
 What MindSpore computes is not observed but read, in its documentation and its source,
-because it computes nothing on a CPU.
+because it computes nothing on a CPU. Other norms, and convolutions, are in
+[`norms.md`](norms.md): `instnorm differences --layer others`.
 """
 
 
