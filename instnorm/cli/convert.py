@@ -26,10 +26,10 @@ INCOMPLETE = 3
 DIFFERENT = 4
 
 _EPILOG = """\
-exit status: 0 done; 1 the models of --verify do not run; 2 bad input, nothing written; 3 written, but there are entries that a model of
-the other framework will not find (MindSpore keeps its initial values for them, in silence) or has
-no place for; 4 written, and --verify found outputs that differ. --model runs the code that it
-names; a file's code is never run.
+exit status: 0 done; 1 written, and the models of --verify do not run; 2 bad input, nothing written;
+3 written, but there are entries that a model of the other framework will not find (MindSpore keeps
+its initial values for them, in silence) or has no place for; 4 written, and --verify found outputs
+that differ. --model runs the code that it names; a file's code is never run.
 """
 
 

@@ -7,6 +7,7 @@ this holds its calls too.
 
 import importlib
 import random
+import warnings
 
 import numpy as np
 import torch
@@ -70,7 +71,9 @@ def made(text):
     names = {name: getattr(torch.nn, name) for name in dir(torch.nn)}
     names["WEIGHT_NORM"] = utils.parametrizations.weight_norm
     names["OLD_WEIGHT_NORM"] = utils.weight_norm
-    return eval(text, names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the old weight norm is deprecated
+        return eval(text, names)
 
 
 def shaped(shape, x):
