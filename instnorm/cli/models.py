@@ -65,7 +65,7 @@ def load_module(source: str) -> ModuleType:
         sys.path.insert(0, folder)
     is_file = source.endswith(".py")
     module = _from_file(Path(source)) if is_file else importlib.import_module(source)
-    if "mindspore" in sys.modules:
+    if sys.modules.get("mindspore") is not None:
         # MindSpore 2.10 and NumPy 2 are settled there, before the first operator.
         importlib.import_module("instnorm.bridge.mindspore")
     return module

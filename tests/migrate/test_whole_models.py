@@ -200,7 +200,7 @@ def test_files_of_every_kind(suffix, tmp_path, monkeypatch, capsys):
     assert run(there, back, "--to", "pytorch", *models, "--verify", "--input", "2,4,4:int64") == 0
     assert re.search("verified: .* agree to 1e-05", capsys.readouterr().out)
     again = zeroed(whole_models.pytorchs(tree))
-    state = {name: torch.as_tensor(v) for name, v in checkpoints.read(back).arrays.items()}
+    state = {name: torch.tensor(v) for name, v in checkpoints.read(back).arrays.items()}
     again.load_state_dict(state)
     assert_agree(output_of_pytorch(again, x), expected)
 
