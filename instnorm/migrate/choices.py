@@ -14,6 +14,7 @@ from instnorm.migrate.evidence import (
     Group,
     Surroundings,
     candidates,
+    fits,
 )
 from instnorm.migrate.kinds import COUNTER, Kind, kind_called
 from instnorm.migrate.models import flavour_of, layers_of
@@ -102,7 +103,7 @@ def choices_by_model(
         layer = known.get(group.prefix)
         if layer is None:
             choices[group.prefix] = Choice((), "no layer of the table in the model", to)
-        elif group.values and not _fits(group, layer.kind, to):
+        elif group.values and not fits(group, layer.kind, to):
             shapes = ", ".join(f"{v.olds[0]} {group.shape(n)}" for n, v in group.values.items())
             raise ValueError(
                 f"{shapes}: not the entries of a {layer.kind.pytorch}, as in the model"
@@ -136,7 +137,7 @@ class _Told(NamedTuple):
     def speaks_of(self, group: Group, evidence: Evidence, to: Target) -> bool:
         """Whether this is said of a layer: by its name, or by a wildcard where it may be so."""
         if self.pattern == group.prefix:
-            return self.kind is None or _fits(group, self.kind, to)
+            return self.kind is None or fits(group, self.kind, to)
         if not fnmatch.fnmatchcase(group.prefix, self.pattern):
             return False
         if self.kind is None:
@@ -234,7 +235,7 @@ def _check_told(
     for one in told:
         if any(one.speaks_of(group, evidence[group.prefix], to) for group in groups):
             continue
-        possible = [repr(g.prefix) for g in groups if one.kind is None or _fits(g, one.kind, to)]
+        possible = [repr(g.prefix) for g in groups if one.kind is None or fits(g, one.kind, to)]
         raise ValueError(
             f"{one.argument}: {one.pattern!r} fits no layer that can be {one.called}; "
             f"such layers are {listed(possible)}"
@@ -251,29 +252,6 @@ def _question(unclear: Mapping[str, list[str]]) -> str:
         f"tell the classes by layers= (--layer '{prefix}={first}'; wildcards take several layers, "
         "and =keep leaves names as they are)"
     )
-
-
-# --- shapes -------------------------------------------------------------------------------
-
-_AXES = {"Conv1d": 3, "Conv2d": 4, "Conv3d": 5, "Linear": 2, "Embedding": 2}
-_AXES |= {f"ConvTranspose{rank}d": rank + 2 for rank in (1, 2, 3)}
-
-
-def _fits(group: Group, kind: Kind, to: Target) -> bool:
-    """Whether the entries of a group may be those of the layer."""
-    names = {entry.pytorch for entry in kind.entries}
-    if not group.values.keys() <= names | {COUNTER}:
-        return False
-    shape = group.shape("weight")
-    if shape is None:
-        return bool(names & group.values.keys())
-    if kind.pytorch in _AXES:
-        if kind.extra_axis and to == "pytorch" and len(shape) == 4:
-            return shape[2] == 1
-        return len(shape) == _AXES[kind.pytorch]
-    axes_of_norms = len(shape) >= 1 if kind.pytorch == "LayerNorm" else len(shape) == 1
-    shapes = {group.shape(name) for name in group.values if name != COUNTER}
-    return axes_of_norms and len(shapes) == 1
 
 
 def _is_complete(group: Group) -> bool:

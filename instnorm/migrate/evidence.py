@@ -10,6 +10,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from instnorm.migrate._flavours import Target, comparable, is_filled
 from instnorm.migrate.kinds import COUNTER, KIND_OF, KINDS, STATISTICS, Kind
 from instnorm.migrate.values import holds_numbers, shape_of
@@ -155,9 +157,15 @@ def _with_statistics(group: Group, around: Surroundings) -> Evidence:
     if not group.values.keys() >= set(STATISTICS_NAMES):
         return _ASIDE
     planar, reason = _ranks_of_batch_norm(group, around)
-    if COUNTER in group.values and int(comparable(group.values[COUNTER].value)) > 0:
+    if COUNTER in group.values and _has_counted(group.values[COUNTER].value):
         return _evidence(f"{COUNTER} is not 0, as an instance norm's is; {reason}", *planar)
     return _evidence(f"running statistics; {reason}", "InstanceNorm2d", *planar)
+
+
+def _has_counted(counter: Any) -> bool:
+    dtype = getattr(counter, "dtype", None)
+    is_whole = not isinstance(dtype, np.dtype) or dtype.kind in "iu"
+    return is_whole and shape_of(counter) == () and bool(comparable(counter) > 0)
 
 
 def _ranks_of_batch_norm(group: Group, around: Surroundings) -> tuple[tuple[str, ...], str]:
@@ -198,8 +206,14 @@ def _without_statistics(group: Group) -> Evidence:
 
 def _of_mindspores(group: Group, around: Surroundings) -> Evidence:
     if group.kind is not None:
-        return Evidence((group.kind,), "its names tell")
+        return (
+            Evidence((group.kind,), "its names tell")
+            if fits(group, group.kind, "pytorch")
+            else _ASIDE
+        )
     if set(STATISTICS_NAMES) & group.values.keys():
+        if not fits(group, KIND_OF["InstanceNorm2d"], "pytorch"):
+            return _ASIDE
         if group.is_initial:
             reason = "its statistics are 0 and 1, as an instance norm's stay"
             return _evidence(reason, "InstanceNorm2d")
@@ -218,6 +232,31 @@ def _convolution_of_mindspores(shape: tuple[int, ...], around: Surroundings) -> 
     if not around.second_axes and around.third_axes:
         return _evidence("all kernels of the state have one axis", "Conv1d")
     return _evidence("a kernel of one row", "Conv2d", "Conv1d")
+
+
+# --- shapes -------------------------------------------------------------------------------
+
+_AXES = {"Conv1d": 3, "Conv2d": 4, "Conv3d": 5, "Linear": 2, "Embedding": 2}
+_AXES |= {f"ConvTranspose{rank}d": rank + 2 for rank in (1, 2, 3)}
+
+
+def fits(group: Group, kind: Kind, to: Target) -> bool:
+    """Whether the entries of a group may be those of the layer."""
+    names = {entry.pytorch for entry in kind.entries}
+    if not all(holds_numbers(value.value) for value in group.values.values()):
+        return False
+    if not group.values.keys() <= names | {COUNTER}:
+        return False
+    shape = group.shape("weight")
+    if shape is None:
+        return bool(names & group.values.keys())
+    if kind.pytorch in _AXES:
+        if kind.extra_axis and to == "pytorch" and len(shape) == 4:
+            return shape[2] == 1
+        return len(shape) == _AXES[kind.pytorch]
+    axes_of_norms = len(shape) >= 1 if kind.pytorch == "LayerNorm" else len(shape) == 1
+    shapes = {group.shape(name) for name in group.values if name != COUNTER}
+    return axes_of_norms and len(shapes) == 1
 
 
 # --- gathering ---------------------------------------------------------------------------------

@@ -220,6 +220,8 @@ def _check_running_stats(groups: list[Group], choices: Mapping[str, Choice], to:
     certain, unclear = [], []
     for group in with_stats:
         choice = choices[group.prefix]
+        if not choice.kinds:
+            continue
         matters = to != "pytorch" or not group.is_initial
         if matters and choice.is_instance_norm:
             certain += group.statistics

@@ -73,13 +73,20 @@ def length(weight: Any, shape: tuple[int, ...]) -> Any:
 def is_normed(g: Any, v: Any) -> bool:
     """Whether the shapes are those of weight norm's g and v."""
     small, large = shape_of(g), shape_of(v)
-    if small is None or large is None or not (holds_numbers(g) and holds_numbers(v)):
+    if small is None or large is None or not (_is_float(g) and _is_float(v)):
         return False
     return not small or (
         len(small) == len(large)
         and all(a in (1, b) for a, b in zip(small, large, strict=True))
         and any(a == 1 for a in small)
     )
+
+
+def _is_float(value: Any) -> bool:
+    if is_torchs(value):
+        return bool(value.is_floating_point())
+    dtype = comparable(value).dtype
+    return bool(np.issubdtype(dtype, np.floating) or dtype.name == "bfloat16")
 
 
 def _summed(g: Any, v: Any) -> tuple[int, ...]:
