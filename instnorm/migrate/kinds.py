@@ -2,8 +2,7 @@
 
 A row is a layer of PyTorch's with its counterpart in `mindspore.nn`. `mindspore.mint.nn` has
 PyTorch's names and shapes; of what it lacks, a network takes the layer of `mindspore.nn`.
-Each row has samples, which `tests/migrate/test_whole_models.py` carries to the real MindSpore and
-back.
+Each row has samples, which its check carries to the real MindSpore and back: `kind_checks`.
 """
 
 from __future__ import annotations

@@ -401,7 +401,9 @@ class _NewState:
                 for entry, key in keys.items()
                 if entry.pytorch not in STATISTICS_NAMES
             ):
-                raise ValueError(f"the state has no entries of the model's {layer.prefix}")
+                raise ValueError(
+                    f"the state has no entries of the model's {layer.prefix}{self._hint()}"
+                )
             for entry, key in keys.items():
                 fill = layer.kind.fill(entry, target)
                 if fill is not None and self._to != "pytorch" and key not in self.state:
@@ -409,6 +411,13 @@ class _NewState:
                     self.add(key, array, (), "PyTorch's layer has none")
         if self._to == "pytorch":
             self._leave_out_what_is_not_learned(source)
+
+    def _hint(self) -> str:
+        """Say so where all names have what wrappers of a model put before them."""
+        for prefix in ("module.", "_orig_mod."):
+            if self.state and all(key.startswith(prefix) for key in self.state):
+                return f"; all its names begin with {prefix!r}, which a wrapper of the model adds"
+        return ""
 
     def _leave_out_what_is_not_learned(self, source: Any) -> None:
         """Drop the scale 1 and the shift 0 of MindSpore's norms that are not affine."""

@@ -295,6 +295,43 @@ def test_kernels_of_one_row():
     assert [value.shape for value in told.values()] == [(4, 2, 3), (4, 2, 1, 1), (4, 2, 3, 3)]
 
 
+NAMES = [
+    *("weight", "bias", "running_mean", "running_var", "num_batches_tracked", "gamma", "beta"),
+    *("moving_mean", "moving_variance", "mean", "variance", "w", "embedding_table", "weight_g"),
+    *("weight_v", "weight_orig", "weight_u", "original0", "original1", "original", "x", "", "bn2d"),
+]
+LAYERS = ["", "a", "a.bn2d", "a.parametrizations.weight", "..", "*"]
+SHAPES = [(), (1,), (3,), (3,), (3, 2), (3, 2, 3), (3, 2, 1, 3), (3, 2, 3, 3), (3, 1), (2,) * 5]
+DTYPES = ["f4"] * 18 + ["f8", "i8", "?", "c8", "U3", "S2", "M8[s]", "V7", "O"]
+
+
+def any_state(random):
+    def any_of(choices):
+        return choices[random.integers(len(choices))]
+
+    keys = [".".join(filter(None, (any_of(LAYERS), any_of(NAMES)))) for _ in range(8)]
+    return {key: np.zeros(any_of(SHAPES), any_of(DTYPES)) for key in keys[random.integers(8) :]}
+
+
+@pytest.mark.parametrize("to", ["mindspore", "mindspore.mint", "pytorch"])
+def test_any_state_is_converted_or_refused(to):
+    random = np.random.default_rng(0)
+    outcomes = {"converted": 0, "refused": 0}
+    for _ in range(1500):
+        state = any_state(random)
+        running_stats = str(random.choice(["refuse", "drop", "keep"]))
+        try:
+            converted = convert.state_dict(state, to, running_stats=running_stats)
+        except ValueError:
+            outcomes["refused"] += 1
+        else:
+            outcomes["converted"] += 1
+            gone = {change.old for change in converted.changes if change.new is None}
+            moved = {change.old for change in converted.changes}
+            assert gone | moved | set(converted.state) >= set(state)
+    assert min(outcomes.values()) > 50
+
+
 def test_names_must_be_text():
     with pytest.raises(TypeError, match="names that are str, got int"):
         convert.state_dict({1: ones(2)}, "mindspore")
