@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from instnorm.migrate.layers import complement
 from instnorm.migrate.models import Layer, layers_of, weight_norm_keys
+from instnorm.migrate.values import array_of
 
 
 class Call(NamedTuple):
@@ -97,6 +100,8 @@ def _advice(layer: Layer) -> Advice:
     classes = (base.__name__ for base in type(layer.module).__mro__)
     advisor = next((ADVISORS[name] for name in classes if name in ADVISORS), _unknown)
     call, differs = advisor(layer.module)
+    if call is not None:
+        call = call._replace(options=call.options | _constants(layer))
     if weight_norm_keys(layer):
         differs = [
             *differs,
@@ -104,6 +109,32 @@ def _advice(layer: Layer) -> Advice:
             "carried over, and learned as it is",
         ]
     return Advice(layer.prefix, " ".join(repr(layer.module).split()), call, differs)
+
+
+# What starts at a constant, and MindSpore's argument for it.
+_STARTS: dict[str, dict[str, tuple[str, float | None]]] = {
+    "Norm": {"weight": ("gamma_init", 1.0), "bias": ("beta_init", 0.0)},
+    "Conv": {"bias": ("bias_init", None)},
+    "ConvTranspose": {"bias": ("bias_init", None)},
+    "Linear": {"bias": ("bias_init", None)},
+}
+
+
+def _constants(layer: Layer) -> dict[str, Any]:
+    """Return how parameters start that hold one number, where that is not MindSpore's way.
+
+    Random weights of convolutions and Dense start alike in both frameworks.
+    """
+    family = layer.kind.family if layer.kind else ""
+    starts = _STARTS.get("Norm" if family.endswith("Norm") else family, {})
+    found = {}
+    for name, (argument, usual) in starts.items():
+        parameter = layer.parameter(name)
+        values = array_of(parameter) if parameter is not None else np.empty(0)
+        constant = float(values.flat[0]) if values.size > 1 else usual
+        if constant != usual and bool((values == constant).all()):
+            found[argument] = {0.0: "zeros", 1.0: "ones"}.get(constant or 0.0, constant)
+    return found
 
 
 _Answer = tuple[Call | None, list[str]]

@@ -12,6 +12,7 @@ from instnorm._layouts import Array
 from instnorm.migrate._flavours import RunningStats, listed
 from instnorm.migrate.models import flavour_of, framework_of, state_of
 from instnorm.migrate.state_dicts import Converted, state_dict
+from instnorm.migrate.values import array_of
 
 
 def module(source: Any, target: Any, *, running_stats: RunningStats = "refuse") -> Converted:
@@ -69,24 +70,6 @@ def module(source: Any, target: Any, *, running_stats: RunningStats = "refuse") 
 def arrays_of(model: Any) -> dict[str, Array]:
     """Return the state of a model as arrays."""
     return {name: array_of(value) for name, value in state_of(model).items()}
-
-
-def array_of(value: Any) -> Array:
-    """Return the values of a tensor of any framework, in its dtype."""
-    if hasattr(value, "asnumpy"):
-        is_bfloat16 = str(value.dtype).lower() == "bfloat16"
-        array: Array = (value.float() if is_bfloat16 else value).asnumpy()
-        return array.astype(_bfloat16()) if is_bfloat16 else array
-    if hasattr(value, "detach"):
-        is_bfloat16 = str(value.dtype) == "torch.bfloat16"
-        tensor = value.detach()
-        array = np.array((tensor.float() if is_bfloat16 else tensor).numpy(force=True))
-        return array.astype(_bfloat16()) if is_bfloat16 else array
-    return np.asarray(value)
-
-
-def _bfloat16() -> Any:
-    return importlib.import_module("ml_dtypes").bfloat16
 
 
 def load(model: Any, state: Mapping[str, Array]) -> None:

@@ -5,10 +5,12 @@ PyTorch's tensors stay tensors; all others become ndarrays where they are change
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
 
+from instnorm._layouts import Array
 from instnorm.migrate._flavours import comparable, is_torchs
 
 
@@ -92,3 +94,21 @@ def _is_float(value: Any) -> bool:
 def _summed(g: Any, v: Any) -> tuple[int, ...]:
     shape = tuple(g.shape)
     return tuple(axis for axis in range(len(v.shape)) if not shape or shape[axis] == 1)
+
+
+def array_of(value: Any) -> Array:
+    """Return the values of a tensor of any framework, in its dtype."""
+    if hasattr(value, "asnumpy"):
+        is_bfloat16 = str(value.dtype).lower() == "bfloat16"
+        array: Array = (value.float() if is_bfloat16 else value).asnumpy()
+        return array.astype(_bfloat16()) if is_bfloat16 else array
+    if hasattr(value, "detach"):
+        is_bfloat16 = str(value.dtype) == "torch.bfloat16"
+        tensor = value.detach()
+        array = np.array((tensor.float() if is_bfloat16 else tensor).numpy(force=True))
+        return array.astype(_bfloat16()) if is_bfloat16 else array
+    return np.asarray(value)
+
+
+def _bfloat16() -> Any:
+    return importlib.import_module("ml_dtypes").bfloat16

@@ -14,7 +14,7 @@ import numpy as np
 from instnorm._layouts import Array
 from instnorm.migrate.advice import Advice, advise
 from instnorm.migrate.models import Layer, framework_of, layers_of, named_modules
-from instnorm.migrate.modules import array_of
+from instnorm.migrate.values import array_of
 
 # Two frameworks that are both right may be some times as far apart as one of them is off.
 _ROUNDINGS = 8

@@ -138,6 +138,28 @@ def test_what_no_call_gives_is_said(text, parts):
         assert part in said
 
 
+def test_constants_that_parameters_start_at():
+    nn = torch.nn
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.InstanceNorm2d(3, affine=True))
+    nn.init.zeros_(model[0].bias)
+    nn.init.zeros_(model[1].weight)
+    nn.init.constant_(model[2].bias, 0.5)
+    calls = [str(advice.call) for advice in advise(model)]
+    assert calls[0].endswith('has_bias=True, bias_init="zeros")')
+    assert calls[1] == 'nn.BatchNorm2d(3, gamma_init="zeros")'
+    assert calls[2].endswith("affine=True, beta_init=0.5)")
+
+
+@pytest.mark.mindspore
+def test_constants_are_what_mindspore_starts_at():
+    mindspore = pytest.importorskip("mindspore")
+    norm = torch.nn.InstanceNorm2d(3, affine=True)
+    torch.nn.init.constant_(norm.weight, 2)
+    cell = advise(torch.nn.Sequential(norm))[0].call.made(mindspore.nn)
+    assert cell.gamma.asnumpy().tolist() == [2, 2, 2]
+    assert cell.beta.asnumpy().tolist() == [0, 0, 0]
+
+
 def test_weight_norm_is_said():
     layer = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(2, 2))
     (advice,) = advise(torch.nn.Sequential(layer))
