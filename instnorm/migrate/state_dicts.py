@@ -180,10 +180,14 @@ def state_dict(
         choices = choices_by_names(groups, to, layers or {}, norms, others)
     if running_stats == "refuse":
         _check_running_stats(groups, choices, to)
+    if source is not None:
+        _check_whole(folded, source)
     new = _NewState(to, keep_stats=running_stats == "keep")
     new.take_all(folded, groups, choices)
     if source is not None:
-        new.complete(source, known, groups)
+        new.complete(source, known)
+    if target is None and source is not None and to == "pytorch":
+        new.leave_out_what_is_not_learned(source)
     if target is None:
         unfound = [key for key in _results_of_spectral_norm(state) if key not in new.state]
         return new.result(groups, choices, unfound, [])
@@ -213,6 +217,20 @@ def _check_state(state: Any) -> None:
     for key in state:
         if not isinstance(key, str):
             raise TypeError(f"state must have names that are str, got {type(key).__name__}")
+
+
+def _check_whole(folded: Mapping[str, Value], source: Any) -> None:
+    """Refuse a state that has not all that its model has."""
+    by_identity: dict[int, list[str]] = {}
+    for slot in slots_of(source, flavour_of(source)):
+        by_identity.setdefault(slot.identity, []).append(slot.own)
+    missing = [keys[0] for keys in by_identity.values() if not set(keys) & folded.keys()]
+    if missing:
+        hint = ""
+        for prefix in ("module.", "_orig_mod."):
+            if all(key.startswith(prefix) for key in folded):
+                hint = f"; all its names begin with {prefix!r}, which a wrapper of a model adds"
+        raise ValueError(f"the state has no entries of the model's {listed(missing)}{hint}")
 
 
 def _check_running_stats(groups: list[Group], choices: Mapping[str, Choice], to: Target) -> None:
@@ -384,42 +402,19 @@ class _NewState:
                     found.append((kind.key(group.prefix, entry, choice.target), fill))
         return found
 
-    def complete(self, source: Any, known: Mapping[str, Known], groups: list[Group]) -> None:
-        """Add what the model has and its state has not, or not under each of its names.
-
-        MindSpore's norms have entries where PyTorch's are not affine.
-        """
+    def complete(self, source: Any, known: Mapping[str, Known]) -> None:
+        """Add what MindSpore's layers have and PyTorch's have not, or not under this name."""
         self.share(source)
-        with_state = {group.prefix for group in groups if group.values}
-        for layer in layers_of(source):
-            if layer.kind is None or layer.prefix in with_state:
-                continue
-            target = known[layer.prefix].target
-            keys = {e: layer.kind.key(layer.prefix, e, target) for e in layer.kind.entries}
-            if any(
-                layer.has(entry.pytorch) and key not in self.state
-                for entry, key in keys.items()
-                if entry.pytorch not in STATISTICS_NAMES
-            ):
-                raise ValueError(
-                    f"the state has no entries of the model's {layer.prefix}{self._hint()}"
-                )
-            for entry, key in keys.items():
-                fill = layer.kind.fill(entry, target)
-                if fill is not None and self._to != "pytorch" and key not in self.state:
+        for layer in layers_of(source) if self._to != "pytorch" else ():
+            for entry in layer.kind.entries if layer.kind else ():
+                target = known[layer.prefix].target
+                key = known[layer.prefix].kind.key(layer.prefix, entry, target)
+                fill = known[layer.prefix].kind.fill(entry, target)
+                if fill is not None and key not in self.state:
                     array = np.full(layer.normalized_shape(), fill, np.float32)
                     self.add(key, array, (), "PyTorch's layer has none")
-        if self._to == "pytorch":
-            self._leave_out_what_is_not_learned(source)
 
-    def _hint(self) -> str:
-        """Say so where all names have what wrappers of a model put before them."""
-        for prefix in ("module.", "_orig_mod."):
-            if self.state and all(key.startswith(prefix) for key in self.state):
-                return f"; all its names begin with {prefix!r}, which a wrapper of the model adds"
-        return ""
-
-    def _leave_out_what_is_not_learned(self, source: Any) -> None:
+    def leave_out_what_is_not_learned(self, source: Any) -> None:
         """Drop the scale 1 and the shift 0 of MindSpore's norms that are not affine."""
         for layer in layers_of(source):
             entries = layer.kind.entries if layer.kind else ()
@@ -465,8 +460,9 @@ class _NewState:
         why = f"the same as {key}"
         self.add(other, self.state[key], (), why)
         if self._to == "pytorch" and other.endswith(STATISTICS_NAMES[0]):
-            keys = [joined(name.rpartition(".")[0], COUNTER) for name in (key, other)]
-            self.add(keys[1], self.state[keys[0]], (), why)
+            counter = joined(other.rpartition(".")[0], COUNTER)
+            if counter not in self.state:
+                self.add(counter, np.zeros((), np.int64), (), why)
 
     def fit(self, model: Any) -> tuple[list[str], list[str]]:
         """Compare with what the model wants; return what it will not find, and has no place for.

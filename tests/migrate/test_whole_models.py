@@ -269,6 +269,17 @@ def test_norms_that_are_not_affine_have_no_entries_in_pytorch():
     ]
 
 
+def test_a_state_that_is_not_whole_is_refused():
+    ours = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.GroupNorm(1, 2))
+    for key in ours.state_dict():
+        state = {name: value for name, value in ours.state_dict().items() if name != key}
+        with pytest.raises(ValueError, match=rf"has no entries of the model's {key}$"):
+            convert.state_dict(state, "mindspore", model=ours)
+    wrapped = {f"module.{name}": value for name, value in ours.state_dict().items()}
+    with pytest.raises(ValueError, match=r"all its names begin with 'module\.'"):
+        convert.state_dict(wrapped, "mindspore", model=ours)
+
+
 def test_a_net_of_mint_and_nn_mixed():
     mint, m = mindspore.mint.nn, mindspore.nn
     theirs = m.SequentialCell(mint.Conv1d(4, 4, 3), m.InstanceNorm1d(4), mint.BatchNorm1d(4))
