@@ -189,7 +189,7 @@ def state_dict(
     if target is None and source is not None and to == "pytorch":
         new.leave_out_what_is_not_learned(source)
     if target is None:
-        unfound = [key for key in _results_of_spectral_norm(state) if key not in new.state]
+        unfound = [key for key in _results_of_others(state) if key not in new.state]
         return new.result(groups, choices, unfound, [])
     new.share(target)
     return new.result(groups, choices, *new.fit(target))
@@ -294,17 +294,21 @@ def _weight_normed(key: str) -> tuple[str, tuple[str, ...]]:
     return key, ()
 
 
-def _results_of_spectral_norm(state: Mapping[str, Any]) -> list[str]:
-    """Return the names of what spectral norm computes, which MindSpore has no way to."""
-    names = [
-        key.removesuffix("_orig") for key in state if f"{key.removesuffix('_orig')}_u" in state
-    ]
+def _results_of_others(state: Mapping[str, Any]) -> list[str]:
+    """Return what spectral norm, pruning and other parametrizations compute from the entries.
+
+    MindSpore has none of these, and looks for the result.
+    """
+    names = []
     for key in state:
         prefix, _, last = key.rpartition(".")
-        if last == "original" and ".parametrizations." in f".{prefix}":
+        plain = key.removesuffix("_orig")
+        if plain != key and (f"{plain}_u" in state or f"{plain}_mask" in state):
+            names.append(plain)
+        elif last == "original" and ".parametrizations." in f".{prefix}":
             outer, _, name = prefix.rpartition(".")
             names.append(joined(outer.removesuffix("parametrizations").removesuffix("."), name))
-    return list(dict.fromkeys(names))
+    return names
 
 
 # --- the new state ------------------------------------------------------------------------

@@ -238,6 +238,7 @@ def test_the_result_of_weight_norm_takes_no_name_that_is_taken():
 @pytest.mark.parametrize(
     "extra",
     [
+        {"c.weight_orig": ones(3, 2), "c.weight_mask": ones(3, 2)},
         {"c.weight_orig": ones(3, 2, 3, 3), "c.weight_u": ones(3), "c.weight_v": ones(18)},
         {
             "c.parametrizations.weight.original": ones(3, 2),
@@ -245,7 +246,7 @@ def test_the_result_of_weight_norm_takes_no_name_that_is_taken():
         },
     ],
 )
-def test_spectral_norm_is_named_as_what_mindspore_will_not_find(extra):
+def test_results_of_other_parametrizations_are_named_as_what_mindspore_will_not_find(extra):
     converted = convert.state_dict({"c.bias": ones(3), **extra}, "mindspore")
     assert converted.unfound == ["c.weight"]
     assert set(extra) <= set(converted.state)

@@ -269,6 +269,26 @@ def test_norms_that_are_not_affine_have_no_entries_in_pytorch():
     ]
 
 
+@pytest.mark.parametrize(
+    ("pytorchs", "mindspores"),
+    [
+        ("LSTM(3, 4, bidirectional=True)", "LSTM(3, 4, bidirectional=True)"),
+        ("GRU(3, 4)", "GRU(3, 4)"),
+        ("RNN(3, 4)", "RNN(3, 4)"),
+        ("LSTMCell(3, 4)", "LSTMCell(3, 4)"),
+        ("MultiheadAttention(4, 2)", "MultiheadAttention(4, 2)"),
+        ("Bilinear(2, 3, 4)", "BiDense(2, 3, 4)"),
+    ],
+)
+def test_layers_that_are_not_in_the_table_have_the_same_names(pytorchs, mindspores):
+    ours = torch.nn.Sequential(eval(f"nn.{pytorchs}", {"nn": torch.nn}), torch.nn.GroupNorm(1, 2))
+    m = mindspore.nn
+    theirs = m.SequentialCell(eval(f"nn.{mindspores}", {"nn": m}), m.GroupNorm(1, 2))
+    converted = convert.state_dict(ours.state_dict(), "mindspore", model=ours)
+    loaded = mindspore.load_param_into_net(theirs, parameters(converted.state), strict_load=True)
+    assert loaded == ([], [])
+
+
 def test_a_state_that_is_not_whole_is_refused():
     ours = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.GroupNorm(1, 2))
     for key in ours.state_dict():
