@@ -486,10 +486,26 @@ class _NewState:
             shapes = [values.shape_of(v) for v in (value, wanted.get(key, value))]
             if shapes[0] != shapes[1]:
                 raise ValueError(f"{key} has shape {shapes[0]}, and the model's has {shapes[1]}")
-        return (
-            [key for key in wanted if key not in self.state],
-            [key for key in self.state if key not in wanted],
-        )
+        unused = [key for key in self.state if key not in wanted]
+        if self._to != "pytorch" and not unused:
+            self._fill_norms_without_a_state(model)
+        return [key for key in wanted if key not in self.state], unused
+
+    def _fill_norms_without_a_state(self, model: Any) -> None:
+        """Create the scale 1 and shift 0 of instance norms of which the state has nothing.
+
+        They are not affine in PyTorch, where that is the default. A norm of another name would
+        have left entries that the model has no place for.
+        """
+        for layer in layers_of(model):
+            if layer.kind is None or not layer.kind.is_instance_norm:
+                continue
+            own = {e: layer.parameter(e.mindspore) for e in layer.kind.entries}
+            scales = {p.name: e for e, p in own.items() if e.pytorch not in STATISTICS_NAMES}
+            if not scales.keys() & self.state.keys():
+                for key, entry in scales.items():
+                    array = np.full(layer.normalized_shape(), entry.fill, np.float32)
+                    self.add(key, array, (), "not affine in PyTorch: the state has nothing of it")
 
     def _undo_weight_norm(self, model: Any, wanted: Mapping[str, Any]) -> None:
         for layer in layers_of(model):

@@ -122,8 +122,7 @@ def test_a_model_computes_the_same_in_mindspore_and_back(pair, told_by):
         theirs, parameters(converted.state), strict_load=True
     )
     if told_by == "mindspore":
-        # MindSpore's LayerNorm and affine norms have what a norm without a state in PyTorch may
-        # stand for, or a norm of another name: they are named.
+        # A LayerNorm that is not affine in PyTorch may be one of another name: it is named.
         assert unfound == converted.unfound
     else:
         assert unfound == []
@@ -287,6 +286,19 @@ def test_layers_that_are_not_in_the_table_have_the_same_names(pytorchs, mindspor
     converted = convert.state_dict(ours.state_dict(), "mindspore", model=ours)
     loaded = mindspore.load_param_into_net(theirs, parameters(converted.state), strict_load=True)
     assert loaded == ([], [])
+
+
+def test_an_instance_norm_that_is_affine_in_mindspore_alone():
+    m = mindspore.nn
+    theirs = m.SequentialCell(m.Conv2d(1, 2, 3), m.InstanceNorm2d(2))
+    state = {"0.weight": np.ones((2, 1, 3, 3), np.float32)}
+    converted = convert.state_dict(state, "mindspore", model=theirs)
+    assert converted.unfound == []
+    assert mindspore.load_param_into_net(theirs, parameters(converted.state)) == ([], [])
+    # It may have another name in PyTorch.
+    converted = convert.state_dict(state | {"norm.bias": np.ones(2)}, "mindspore", model=theirs)
+    assert converted.unused == ["norm.bias"]
+    assert sorted(converted.unfound) == ["1.beta", "1.gamma"]
 
 
 def test_a_state_that_is_not_whole_is_refused():
