@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from instnorm.migrate._flavours import Flavour, Target
-from instnorm.migrate.kinds import KIND_OF, Kind, joined
+from instnorm.migrate.kinds import KIND_OF, Entry, Kind, joined
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +45,11 @@ class Layer:
                 return registered[name]
         return None
 
-    def has(self, name: str) -> bool:
-        """Whether the layer has the entry that PyTorch calls so."""
+    def own_name(self, entry: Entry) -> str:
+        """Return the name of an entry of a layer of MindSpore's in the state of its model."""
         assert self.kind is not None
-        own = {entry.pytorch: entry.mindspore for entry in self.kind.entries}
-        return any(self.parameter(n) is not None for n in {name, own.get(name, name)}) or (
-            name == "weight" and bool(weight_norm_keys(self))
-        )
+        own = getattr(self.parameter(entry.mindspore), "name", None)
+        return str(own or self.kind.key(self.prefix, entry, "mindspore"))
 
     def normalized_shape(self) -> tuple[int, ...]:
         """Return the shape of the parameters that a norm has or would have."""

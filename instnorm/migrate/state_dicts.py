@@ -500,8 +500,11 @@ class _NewState:
         for layer in layers_of(model):
             if layer.kind is None or not layer.kind.is_instance_norm:
                 continue
-            own = {e: layer.parameter(e.mindspore) for e in layer.kind.entries}
-            scales = {p.name: e for e, p in own.items() if e.pytorch not in STATISTICS_NAMES}
+            scales = {
+                layer.own_name(entry): entry
+                for entry in layer.kind.entries
+                if entry.pytorch not in STATISTICS_NAMES
+            }
             if not scales.keys() & self.state.keys():
                 for key, entry in scales.items():
                     array = np.full(layer.normalized_shape(), entry.fill, np.float32)
@@ -527,8 +530,8 @@ class _NewState:
                 continue
             for entry in kind.entries:
                 parameter = layer.parameter(entry.mindspore)
-                key = getattr(parameter, "name", None)
-                if key is None or key in self.state or key not in wanted or entry.fill is None:
+                key = layer.own_name(entry)
+                if key in self.state or key not in wanted or entry.fill is None:
                     continue
                 is_statistic = entry.pytorch in STATISTICS_NAMES
                 is_fixed = kind.is_instance_norm if is_statistic else not parameter.requires_grad
