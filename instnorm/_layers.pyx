@@ -269,3 +269,388 @@ def weight_gradient(
         run_weight_gradient(<const double *>NULL, c, large, small, grad_weight, grad_bias, threads)
     else:
         raise TypeError(f"large has dtype {large.dtype}, expected float32 or float64")
+
+
+# ------------------------------------------------------------ pooling and other places
+
+cdef extern from "_layer_kernels/pooling.hpp" namespace "instnorm" nogil:
+    cdef cppclass Planes[T]:
+        T *data
+        Py_ssize_t sample, channel, step
+
+    cdef struct Pooling:
+        Axis axis[3]
+        Py_ssize_t samples, channels
+
+    cdef struct Range:
+        Py_ssize_t low, high, count
+
+    void largest[T](const Pooling &p, Planes[T] x, Planes[T] y, Planes[int] winners, Py_ssize_t i)
+    void pick[T](const Pooling &p, Planes[T] x, Planes[int] winners, Planes[T] y, Py_ssize_t i)
+    void put[T](const Pooling &p, Planes[T] y, Planes[int] winners, Planes[T] x, Py_ssize_t i)
+    void mean[T](const Pooling &p, const Range *ranges, Planes[T] x, Planes[T] y, Py_ssize_t i)
+    void spread[T](const Pooling &p, const Range *ranges, Planes[T] y, Planes[T] x, Py_ssize_t i)
+    void take[T](const Pooling &p, const int *places, Planes[T] x, Planes[T] y, Py_ssize_t i)
+    void give_back[T](const Pooling &p, const int *places, Planes[T] y, Planes[T] x, Py_ssize_t i)
+
+cdef enum PlaneTask:
+    LARGEST, PICK, PUT, MEAN, SPREAD, TAKE, GIVE_BACK
+
+TASKS = {
+    "largest": LARGEST, "pick": PICK, "put": PUT, "mean": MEAN, "spread": SPREAD, "take": TAKE,
+    "give_back": GIVE_BACK,
+}
+
+ctypedef fused pooled:
+    float
+    double
+    int
+
+
+cdef Planes[pooled] planes(const pooled *like, cnp.ndarray array, str name) except *:
+    """How to walk (N, C, spatial...), whose spatial axes have to lie densely."""
+    cdef Planes[pooled] result
+    cdef int d, axes = cnp.PyArray_NDIM(array)
+    cdef Py_ssize_t step = 0, expected = 0
+    for d in range(axes - 1, 1, -1):
+        if cnp.PyArray_DIM(array, d) == 1:
+            continue
+        if step == 0:
+            step = expected = cnp.PyArray_STRIDE(array, d)
+        if cnp.PyArray_STRIDE(array, d) != expected:
+            raise ValueError(f"the spatial axes of {name} must lie densely in memory")
+        expected *= cnp.PyArray_DIM(array, d)
+    result.data = <pooled *>cnp.PyArray_DATA(array)
+    result.sample = cnp.PyArray_STRIDE(array, 0) // <Py_ssize_t>sizeof(pooled)
+    result.channel = cnp.PyArray_STRIDE(array, 1) // <Py_ssize_t>sizeof(pooled)
+    result.step = step // <Py_ssize_t>sizeof(pooled) if step else 1
+    return result
+
+
+cdef bint run_planes(
+    const real *like, PlaneTask task, Pooling p, cnp.ndarray large, cnp.ndarray small,
+    cnp.ndarray extra, int threads,
+) except -1:
+    cdef Planes[real] x = planes(like, large, "large"), y = planes(like, small, "small")
+    cdef Planes[int] winners
+    cdef void *table = NULL
+    cdef Py_ssize_t i, count = p.samples * p.channels
+    winners.data = NULL
+    if extra is not None:
+        table = cnp.PyArray_DATA(extra)
+        if task <= PUT:
+            winners = planes(<const int *>NULL, extra, "winners")
+    for i in prange(count, num_threads=threads, schedule="static", nogil=True):
+        if task == LARGEST:
+            largest(p, x, y, winners, i)
+        elif task == PICK:
+            pick(p, x, winners, y, i)
+        elif task == PUT:
+            put(p, y, winners, x, i)
+        elif task == MEAN:
+            mean(p, <const Range *>table, x, y, i)
+        elif task == SPREAD:
+            spread(p, <const Range *>table, y, x, i)
+        elif task == TAKE:
+            take(p, <const int *>table, x, y, i)
+        else:
+            give_back(p, <const int *>table, y, x, i)
+    return True
+
+
+def pool(
+    str task,               # a key of TASKS
+    cnp.ndarray large,      # (N, C, spatial...) float32 or float64; OUT of put, spread, give_back
+    cnp.ndarray small,      # (N, C, spatial...) as large; OUT of largest, pick, mean, take
+    cnp.ndarray extra,      # of largest (OUT), pick, put (IN): as small, int32: where in its plane
+                            #   of large the largest element of a window is; None: not wanted.
+                            # of mean, spread: IN (spatial, 3) intp: low, high, count of the places
+                            #   of each axis. of take, give_back: IN int32: the places of each axis
+    tuple window=(),        # of largest: (kernel, stride, dilation, padding) of each spatial axis
+):
+    """Pool planes, or take their elements from other places; or the adjoint of that."""
+    cdef int typenum = cnp.PyArray_TYPE(large), axes = cnp.PyArray_NDIM(large), d, i
+    cdef PlaneTask number = TASKS[task]
+    cdef bint to_small = number == LARGEST or number == PICK or number == MEAN or number == TAKE
+    cdef Pooling p
+    cdef Py_ssize_t places = 0
+    check(large, "large", typenum, axes, not to_small)
+    check(small, "small", typenum, axes, to_small)
+    if not 3 <= axes <= 5 or len(window) != (4 * (axes - 2) if number == LARGEST else 0):
+        raise ValueError(f"large has {axes} axes, window {len(window)} numbers, which do not fit")
+    p.samples = cnp.PyArray_DIM(large, 0)
+    p.channels = cnp.PyArray_DIM(large, 1)
+    if cnp.PyArray_DIM(small, 0) != p.samples or cnp.PyArray_DIM(small, 1) != p.channels:
+        raise ValueError("large and small must have the same samples and channels")
+    for d in range(3):
+        i = d - (5 - axes)
+        p.axis[d].kernel = p.axis[d].stride = p.axis[d].dilation = 1
+        p.axis[d].large = p.axis[d].small = 1
+        p.axis[d].padding = 0
+        if i >= 0:
+            p.axis[d].large = cnp.PyArray_DIM(large, 2 + i)
+            p.axis[d].small = cnp.PyArray_DIM(small, 2 + i)
+            if number == LARGEST:
+                p.axis[d].kernel, p.axis[d].stride = window[4 * i], window[4 * i + 1]
+                p.axis[d].dilation, p.axis[d].padding = window[4 * i + 2], window[4 * i + 3]
+        places += p.axis[d].small
+    if cnp.PyArray_SIZE(large) == 0 or cnp.PyArray_SIZE(small) == 0:
+        return
+    if extra is not None and number <= PUT:
+        check(extra, "extra", cnp.NPY_INT32, axes, number == LARGEST)
+        if cnp.PyArray_SIZE(extra) != cnp.PyArray_SIZE(small):
+            raise ValueError("winners must have the shape of small")
+    elif extra is not None or number != LARGEST:
+        check(extra, "extra", cnp.NPY_INT32 if number >= TAKE else cnp.NPY_INTP, 0, False)
+        if (
+            not cnp.PyArray_ISCARRAY_RO(extra)
+            or cnp.PyArray_SIZE(extra) != places * (1 if number >= TAKE else 3)
+        ):
+            raise ValueError(f"extra must be contiguous, of {places} places")
+    cdef int threads = threads_for(
+        <double>cnp.PyArray_SIZE(large) + cnp.PyArray_SIZE(small), SERIAL_ELEMENTS
+    )
+    if typenum == cnp.NPY_FLOAT:
+        run_planes(<const float *>NULL, number, p, large, small, extra, threads)
+    elif typenum == cnp.NPY_DOUBLE:
+        run_planes(<const double *>NULL, number, p, large, small, extra, threads)
+    else:
+        raise TypeError(f"large has dtype {large.dtype}, expected float32 or float64")
+
+
+# ------------------------------------------------------------ element by element
+
+cdef extern from "_layer_kernels/elementwise.hpp" namespace "instnorm" nogil:
+    void rectify[T](const T *x, T *y, T slope, Py_ssize_t n)
+    void rectify_gradient[T](const T *g, const T *x, T *out, T slope, Py_ssize_t n)
+    void tanh_gradient[T](const T *g, const T *y, T *out, Py_ssize_t n)
+    void sigmoid_gradient[T](const T *g, const T *y, T *out, Py_ssize_t n)
+    void add_arrays "instnorm::add"[T](const T *a, const T *b, T *out, Py_ssize_t n)
+    double sum_of_errors[T](const T *a, const T *b, bint squared, Py_ssize_t n)
+    void error_gradient[T](
+        const T *a, const T *b, T *out, T scale, bint squared, Py_ssize_t n
+    )
+    double cross_entropy_of "instnorm::cross_entropy"[T](
+        const T *scores, const long long *labels, T *p, Py_ssize_t rows, Py_ssize_t classes
+    )
+    cdef struct Descent:
+        double lr, momentum, dampening, weight_decay
+        bint nesterov, maximize
+    void descend[T](
+        T *parameter, const T *gradient, T *buffer, bint first, const Descent &o, Py_ssize_t n
+    )
+
+cdef enum ElementTask:
+    ADD, RECTIFY, RECTIFY_GRADIENT, TANH_GRADIENT, SIGMOID_GRADIENT, ABSOLUTE_GRADIENT
+    SQUARE_GRADIENT
+
+ELEMENT_TASKS = {
+    "add": ADD, "rectify": RECTIFY, "rectify_gradient": RECTIFY_GRADIENT,
+    "tanh_gradient": TANH_GRADIENT, "sigmoid_gradient": SIGMOID_GRADIENT,
+    "absolute_gradient": ABSOLUTE_GRADIENT, "square_gradient": SQUARE_GRADIENT,
+}
+
+
+cdef bint is_dense(cnp.ndarray a) noexcept:
+    """Whether memory has no gaps, in some order of the axes."""
+    if cnp.PyArray_ISCARRAY_RO(a):
+        return True
+    cdef int axes = cnp.PyArray_NDIM(a), d, found
+    cdef Py_ssize_t expected = cnp.PyArray_ITEMSIZE(a)
+    cdef unsigned int left = (1u << axes) - 1
+    if axes > 16 or not cnp.PyArray_ISALIGNED(a):
+        return False
+    while left:
+        found = -1
+        for d in range(axes):
+            if left >> d & 1 and (
+                cnp.PyArray_DIM(a, d) == 1 or cnp.PyArray_STRIDE(a, d) == expected
+            ):
+                found = d
+                break
+        if found < 0:
+            return False
+        if cnp.PyArray_DIM(a, found) != 1:
+            expected *= cnp.PyArray_DIM(a, found)
+        left &= ~(1u << found)
+    return True
+
+
+cdef bint lie_alike(cnp.ndarray a, cnp.ndarray b) noexcept:
+    cdef int d
+    if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(b) or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(b):
+        return False
+    for d in range(cnp.PyArray_NDIM(a)):
+        if cnp.PyArray_DIM(a, d) != cnp.PyArray_DIM(b, d):
+            return False
+        if cnp.PyArray_DIM(a, d) > 1 and cnp.PyArray_STRIDE(a, d) != cnp.PyArray_STRIDE(b, d):
+            return False
+    return cnp.PyArray_ISALIGNED(b) and not cnp.PyArray_ISBYTESWAPPED(b)
+
+
+cdef void run_elements(
+    ElementTask task, const real *a, const real *b, real *out, double number, Py_ssize_t n
+) noexcept nogil:
+    if task == ADD:
+        add_arrays(a, b, out, n)
+    elif task == RECTIFY:
+        rectify(a, out, <real>number, n)
+    elif task == RECTIFY_GRADIENT:
+        rectify_gradient(a, b, out, <real>number, n)
+    elif task == TANH_GRADIENT:
+        tanh_gradient(a, b, out, n)
+    elif task == SIGMOID_GRADIENT:
+        sigmoid_gradient(a, b, out, n)
+    else:
+        error_gradient(a, b, out, <real>number, task == SQUARE_GRADIENT, n)
+
+
+cdef void share_elements(
+    ElementTask task, const real *a, const real *b, real *out, double number, Py_ssize_t n,
+    int threads,
+) noexcept nogil:
+    cdef int i
+    cdef Py_ssize_t first
+    if threads == 1:
+        run_elements(task, a, b, out, number, n)
+        return
+    for i in prange(threads, num_threads=threads, schedule="static"):
+        first = n * i // threads
+        run_elements(
+            task, a + first, b + first, out + first, number,
+            n * (i + 1) // threads - first,
+        )
+
+
+def elementwise(
+    str task,               # a key of ELEMENT_TASKS
+    cnp.ndarray a,          # IN  float32 or float64
+    cnp.ndarray b,          # IN  as a, or None where the task has one argument
+    cnp.ndarray out,        # OUT as a
+    double number=0,        # a slope or scale
+):
+    """Apply a task to each element. False, and nothing done, where the arrays lie differently."""
+    cdef ElementTask number_of_task = ELEMENT_TASKS[task]
+    cdef int typenum = cnp.PyArray_TYPE(a)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(a)
+    if b is None and number_of_task != RECTIFY:
+        raise TypeError(f"{task} needs two arrays")
+    if typenum != cnp.NPY_FLOAT and typenum != cnp.NPY_DOUBLE or cnp.PyArray_ISBYTESWAPPED(a):
+        return False
+    if not cnp.PyArray_ISWRITEABLE(out) or not is_dense(a) or not lie_alike(a, out):
+        return False
+    if b is not None and not lie_alike(a, b):
+        return False
+    cdef void *a_data = cnp.PyArray_DATA(a)
+    cdef void *b_data = cnp.PyArray_DATA(a if b is None else b)
+    cdef void *out_data = cnp.PyArray_DATA(out)
+    cdef int threads = threads_for(n, SERIAL_ELEMENTS)
+    with nogil:
+        if typenum == cnp.NPY_FLOAT:
+            share_elements(
+                number_of_task, <const float *>a_data, <const float *>b_data, <float *>out_data,
+                number, n, threads,
+            )
+        else:
+            share_elements(
+                number_of_task, <const double *>a_data, <const double *>b_data,
+                <double *>out_data, number, n, threads,
+            )
+    return True
+
+
+def error_sum(
+    cnp.ndarray a,          # IN  float32 or float64
+    cnp.ndarray b,          # IN  as a
+    bint squared,
+):
+    """The sum of (a - b)^2, or of |a - b|; None where the arrays lie differently."""
+    cdef int typenum = cnp.PyArray_TYPE(a)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(a)
+    if typenum != cnp.NPY_FLOAT and typenum != cnp.NPY_DOUBLE or cnp.PyArray_ISBYTESWAPPED(a):
+        return None
+    if not is_dense(a) or not lie_alike(a, b):
+        return None
+    if typenum == cnp.NPY_FLOAT:
+        return sum_of_errors(
+            <const float *>cnp.PyArray_DATA(a), <const float *>cnp.PyArray_DATA(b), squared, n
+        )
+    return sum_of_errors(
+        <const double *>cnp.PyArray_DATA(a), <const double *>cnp.PyArray_DATA(b), squared, n
+    )
+
+
+def cross_entropy(
+    cnp.ndarray scores,     # IN  (N, classes) float32 or float64, contiguous
+    cnp.ndarray labels,     # IN  (N,) int64, contiguous, each a class
+    cnp.ndarray p,          # OUT as scores: the softmax
+):
+    """The sum of the cross entropies of all rows."""
+    cdef int typenum = cnp.PyArray_TYPE(scores)
+    check(scores, "scores", typenum, 2, False)
+    check(p, "p", typenum, 2, True)
+    check(labels, "labels", cnp.NPY_INT64, 1, False)
+    if not (
+        cnp.PyArray_ISCARRAY_RO(scores) and cnp.PyArray_ISCARRAY(p)
+        and cnp.PyArray_ISCARRAY_RO(labels) and cnp.PyArray_SIZE(p) == cnp.PyArray_SIZE(scores)
+        and cnp.PyArray_DIM(labels, 0) == cnp.PyArray_DIM(scores, 0)
+    ):
+        raise ValueError("scores, labels and p must be contiguous and fit each other")
+    cdef Py_ssize_t i, rows = cnp.PyArray_DIM(scores, 0), classes = cnp.PyArray_DIM(scores, 1)
+    cdef const long long *label = <const long long *>cnp.PyArray_DATA(labels)
+    for i in range(rows):
+        if not 0 <= label[i] < classes:
+            raise IndexError(f"target {label[i]} is no class, expected from 0 to {classes - 1}")
+    if typenum == cnp.NPY_FLOAT:
+        return cross_entropy_of(
+            <const float *>cnp.PyArray_DATA(scores), label, <float *>cnp.PyArray_DATA(p), rows,
+            classes,
+        )
+    elif typenum == cnp.NPY_DOUBLE:
+        return cross_entropy_of(
+            <const double *>cnp.PyArray_DATA(scores), label, <double *>cnp.PyArray_DATA(p), rows,
+            classes,
+        )
+    raise TypeError(f"scores has dtype {scores.dtype}, expected float32 or float64")
+
+
+def descend_step(
+    cnp.ndarray parameter,  # INOUT float32 or float64
+    cnp.ndarray gradient,   # IN    as parameter
+    cnp.ndarray buffer,     # INOUT as parameter, or None without momentum
+    bint first,             # the buffer has no value yet
+    double lr,
+    double momentum,
+    double dampening,
+    double weight_decay,
+    bint nesterov,
+    bint maximize,
+):
+    """A step of stochastic gradient descent. False, and nothing done, where arrays lie apart."""
+    cdef Descent options
+    cdef int typenum = cnp.PyArray_TYPE(parameter)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(parameter)
+    cdef void *buffer_data = NULL
+    if typenum != cnp.NPY_FLOAT and typenum != cnp.NPY_DOUBLE:
+        return False
+    if cnp.PyArray_ISBYTESWAPPED(parameter) or not cnp.PyArray_ISWRITEABLE(parameter):
+        return False
+    if not is_dense(parameter) or not lie_alike(parameter, gradient):
+        return False
+    if buffer is not None:
+        if not lie_alike(parameter, buffer) or not cnp.PyArray_ISWRITEABLE(buffer):
+            return False
+        buffer_data = cnp.PyArray_DATA(buffer)
+    options.lr, options.momentum, options.dampening = lr, momentum, dampening
+    options.weight_decay, options.nesterov, options.maximize = weight_decay, nesterov, maximize
+    if typenum == cnp.NPY_FLOAT:
+        descend(
+            <float *>cnp.PyArray_DATA(parameter), <const float *>cnp.PyArray_DATA(gradient),
+            <float *>buffer_data, first, options, n,
+        )
+    else:
+        descend(
+            <double *>cnp.PyArray_DATA(parameter), <const double *>cnp.PyArray_DATA(gradient),
+            <double *>buffer_data, first, options, n,
+        )
+    return True

@@ -8,17 +8,46 @@ from instnorm.arrays import ArgumentError as ArgumentError
 from instnorm.functional._inputs import Input as Input
 from instnorm.functional._inputs import as_tensor as as_tensor
 from instnorm.functional.activation import leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
-from instnorm.functional.conv import conv2d, linear
+from instnorm.functional.conv import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    linear,
+)
+from instnorm.functional.conv import transposed_lengths as transposed_lengths
 from instnorm.functional.loss import Reduction as Reduction
 from instnorm.functional.loss import cross_entropy, l1_loss, mse_loss, nll_loss
 from instnorm.functional.norm import adaptive_instance_norm, instance_norm
-from instnorm.functional.pool import avg_pool2d, max_pool2d
+from instnorm.functional.pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from instnorm.functional.vision import interpolate, pad
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
     "adaptive_instance_norm",
+    "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
+    "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cross_entropy",
     "instance_norm",
     "interpolate",
@@ -26,7 +55,9 @@ __all__ = [
     "leaky_relu",
     "linear",
     "log_softmax",
+    "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
     "mse_loss",
     "nll_loss",
     "pad",

@@ -4,6 +4,14 @@
 """
 
 from instnorm.nn import init, mindspore
+from instnorm.nn.conv import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
 from instnorm.nn.instancenorm import (
     InstanceNorm1d,
     InstanceNorm2d,
@@ -13,13 +21,10 @@ from instnorm.nn.instancenorm import (
     LazyInstanceNorm3d,
 )
 from instnorm.nn.layers import (
-    AvgPool2d,
-    Conv2d,
     Flatten,
     Identity,
     LeakyReLU,
     Linear,
-    MaxPool2d,
     ReflectionPad2d,
     ReLU,
     Sequential,
@@ -30,10 +35,31 @@ from instnorm.nn.layers import (
 from instnorm.nn.loss import CrossEntropyLoss, L1Loss, MSELoss
 from instnorm.nn.module import Module
 from instnorm.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter
+from instnorm.nn.pool import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
 
 __all__ = [
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CrossEntropyLoss",
     "Flatten",
     "Identity",
@@ -47,7 +73,9 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "MSELoss",
+    "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
     "Module",
     "Parameter",
     "ReLU",
