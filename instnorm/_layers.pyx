@@ -271,6 +271,99 @@ def weight_gradient(
         raise TypeError(f"large has dtype {large.dtype}, expected float32 or float64")
 
 
+# ------------------------------------------------------------ products of matrices
+
+cdef extern from "_layer_kernels/product.hpp" namespace "instnorm" nogil:
+    cdef cppclass Matrix[T]:
+        T *data
+        Py_ssize_t row, column, batch
+
+    cdef cppclass Product[T]:
+        Product(
+            Matrix[T] a, Matrix[T] b, const T *bias, Matrix[T] out, Py_ssize_t rows,
+            Py_ssize_t depth, Py_ssize_t columns, Py_ssize_t batch,
+        )
+        Py_ssize_t units()
+        bint run(Py_ssize_t unit) noexcept
+
+
+cdef Matrix[real] matrix(const real *like, cnp.ndarray array) noexcept:
+    cdef Matrix[real] result
+    cdef int axes = cnp.PyArray_NDIM(array)
+    result.data = <real *>cnp.PyArray_DATA(array)
+    result.row = cnp.PyArray_STRIDE(array, axes - 2) // <Py_ssize_t>sizeof(real)
+    result.column = cnp.PyArray_STRIDE(array, axes - 1) // <Py_ssize_t>sizeof(real)
+    result.batch = 0
+    if axes == 3:
+        result.batch = cnp.PyArray_STRIDE(array, 0) // <Py_ssize_t>sizeof(real)
+    return result
+
+
+cdef bint run_product(
+    const real *like, cnp.ndarray a, cnp.ndarray b, cnp.ndarray bias, cnp.ndarray out, int threads
+) except -1:
+    cdef const real *bias_data = NULL
+    cdef int axes = cnp.PyArray_NDIM(out)
+    if bias is not None:
+        bias_data = <const real *>cnp.PyArray_DATA(bias)
+    cdef Product[real] *product = new Product[real](
+        matrix(like, a), matrix(like, b), bias_data, matrix(like, out),
+        cnp.PyArray_DIM(out, axes - 2), cnp.PyArray_DIM(a, axes - 1),
+        cnp.PyArray_DIM(out, axes - 1), cnp.PyArray_DIM(out, 0) if axes == 3 else 1,
+    )
+    cdef Py_ssize_t i, units = product.units(), failed = 0
+    with nogil:
+        if threads == 1 or units == 1:
+            for i in range(units):
+                failed += not product.run(i)
+        else:
+            for i in prange(units, num_threads=threads, schedule="static"):
+                failed += not product.run(i)
+    del product
+    if failed:
+        raise MemoryError("no memory for the panels of a product of matrices")
+    return True
+
+
+def multiply(
+    cnp.ndarray a,          # IN  (M, K) or (B, M, K) float32 or float64, any strides
+    cnp.ndarray b,          # IN  (K, N) or (B, K, N)
+    cnp.ndarray bias,       # IN  (M,) contiguous, added to each column; or None
+    cnp.ndarray out,        # OUT (M, N) or (B, M, N), any strides
+):
+    """out = a @ b + bias[:, None]."""
+    cdef int typenum = cnp.PyArray_TYPE(out), axes = cnp.PyArray_NDIM(out)
+    cdef Py_ssize_t rows, columns, depth
+    check(a, "a", typenum, axes, False)
+    check(b, "b", typenum, axes, False)
+    check(out, "out", typenum, axes, True)
+    if axes != 2 and axes != 3:
+        raise ValueError(f"out has {axes} axes, expected 2 or 3")
+    rows, columns = cnp.PyArray_DIM(out, axes - 2), cnp.PyArray_DIM(out, axes - 1)
+    depth = cnp.PyArray_DIM(a, axes - 1)
+    if (
+        cnp.PyArray_DIM(a, axes - 2) != rows or cnp.PyArray_DIM(b, axes - 2) != depth
+        or cnp.PyArray_DIM(b, axes - 1) != columns
+        or axes == 3 and not (
+            cnp.PyArray_DIM(a, 0) == cnp.PyArray_DIM(b, 0) == cnp.PyArray_DIM(out, 0)
+        )
+    ):
+        raise ValueError("the shapes of a, b and out do not fit each other")
+    if bias is not None:
+        check(bias, "bias", typenum, 1, False)
+        if not cnp.PyArray_ISCARRAY_RO(bias) or cnp.PyArray_DIM(bias, 0) != rows:
+            raise ValueError("bias must be contiguous and have a number for each row")
+    if cnp.PyArray_SIZE(out) == 0:
+        return
+    cdef int threads = threads_for(<double>cnp.PyArray_SIZE(out) * depth, SERIAL_PRODUCTS)
+    if typenum == cnp.NPY_FLOAT:
+        run_product(<const float *>NULL, a, b, bias, out, threads)
+    elif typenum == cnp.NPY_DOUBLE:
+        run_product(<const double *>NULL, a, b, bias, out, threads)
+    else:
+        raise TypeError(f"out has dtype {out.dtype}, expected float32 or float64")
+
+
 # ------------------------------------------------------------ pooling and other places
 
 cdef extern from "_layer_kernels/pooling.hpp" namespace "instnorm" nogil:
@@ -327,6 +420,26 @@ cdef Planes[pooled] planes(const pooled *like, cnp.ndarray array, str name) exce
     return result
 
 
+cdef void run_plane(
+    PlaneTask task, const Pooling &p, Planes[real] x, Planes[real] y, Planes[int] winners,
+    const void *table, Py_ssize_t i,
+) noexcept nogil:
+    if task == LARGEST:
+        largest(p, x, y, winners, i)
+    elif task == PICK:
+        pick(p, x, winners, y, i)
+    elif task == PUT:
+        put(p, y, winners, x, i)
+    elif task == MEAN:
+        mean(p, <const Range *>table, x, y, i)
+    elif task == SPREAD:
+        spread(p, <const Range *>table, y, x, i)
+    elif task == TAKE:
+        take(p, <const int *>table, x, y, i)
+    else:
+        give_back(p, <const int *>table, y, x, i)
+
+
 cdef bint run_planes(
     const real *like, PlaneTask task, Pooling p, cnp.ndarray large, cnp.ndarray small,
     cnp.ndarray extra, int threads,
@@ -340,21 +453,13 @@ cdef bint run_planes(
         table = cnp.PyArray_DATA(extra)
         if task <= PUT:
             winners = planes(<const int *>NULL, extra, "winners")
-    for i in prange(count, num_threads=threads, schedule="static", nogil=True):
-        if task == LARGEST:
-            largest(p, x, y, winners, i)
-        elif task == PICK:
-            pick(p, x, winners, y, i)
-        elif task == PUT:
-            put(p, y, winners, x, i)
-        elif task == MEAN:
-            mean(p, <const Range *>table, x, y, i)
-        elif task == SPREAD:
-            spread(p, <const Range *>table, y, x, i)
-        elif task == TAKE:
-            take(p, <const int *>table, x, y, i)
+    with nogil:
+        if threads == 1:
+            for i in range(count):
+                run_plane(task, p, x, y, winners, table, i)
         else:
-            give_back(p, <const int *>table, y, x, i)
+            for i in prange(count, num_threads=threads, schedule="static"):
+                run_plane(task, p, x, y, winners, table, i)
     return True
 
 
@@ -431,7 +536,12 @@ cdef extern from "_layer_kernels/elementwise.hpp" namespace "instnorm" nogil:
         const T *a, const T *b, T *out, T scale, bint squared, Py_ssize_t n
     )
     double cross_entropy_of "instnorm::cross_entropy"[T](
-        const T *scores, const long long *labels, T *p, Py_ssize_t rows, Py_ssize_t classes
+        const T *scores, const long long *labels, long long ignored, T *p, Py_ssize_t rows,
+        Py_ssize_t classes
+    )
+    void gradient_of_cross_entropy "instnorm::cross_entropy_gradient"[T](
+        const T *p, const long long *labels, long long ignored, T scale, T *out, Py_ssize_t rows,
+        Py_ssize_t classes
     )
     cdef struct Descent:
         double lr, momentum, dampening, weight_decay
@@ -580,38 +690,76 @@ def error_sum(
     )
 
 
-def cross_entropy(
-    cnp.ndarray scores,     # IN  (N, classes) float32 or float64, contiguous
-    cnp.ndarray labels,     # IN  (N,) int64, contiguous, each a class
-    cnp.ndarray p,          # OUT as scores: the softmax
-):
-    """The sum of the cross entropies of all rows."""
-    cdef int typenum = cnp.PyArray_TYPE(scores)
+cdef int check_scores(cnp.ndarray scores, cnp.ndarray labels, cnp.ndarray p, int typenum) except -1:
     check(scores, "scores", typenum, 2, False)
     check(p, "p", typenum, 2, True)
     check(labels, "labels", cnp.NPY_INT64, 1, False)
+    if typenum != cnp.NPY_FLOAT and typenum != cnp.NPY_DOUBLE:
+        raise TypeError(f"scores has dtype {scores.dtype}, expected float32 or float64")
     if not (
         cnp.PyArray_ISCARRAY_RO(scores) and cnp.PyArray_ISCARRAY(p)
         and cnp.PyArray_ISCARRAY_RO(labels) and cnp.PyArray_SIZE(p) == cnp.PyArray_SIZE(scores)
         and cnp.PyArray_DIM(labels, 0) == cnp.PyArray_DIM(scores, 0)
     ):
         raise ValueError("scores, labels and p must be contiguous and fit each other")
+    return 0
+
+
+def cross_entropy(
+    cnp.ndarray scores,     # IN  (N, classes) float32 or float64, contiguous
+    cnp.ndarray labels,     # IN  (N,) int64, contiguous
+    long long ignored,      # a label of rows that do not count
+    cnp.ndarray p,          # OUT as scores: the softmax
+):
+    """The sum of the cross entropies of the rows, and how many rows count."""
+    cdef int typenum = cnp.PyArray_TYPE(scores)
+    check_scores(scores, labels, p, typenum)
     cdef Py_ssize_t i, rows = cnp.PyArray_DIM(scores, 0), classes = cnp.PyArray_DIM(scores, 1)
+    cdef Py_ssize_t count = 0
+    cdef double total
     cdef const long long *label = <const long long *>cnp.PyArray_DATA(labels)
     for i in range(rows):
-        if not 0 <= label[i] < classes:
-            raise IndexError(f"target {label[i]} is no class, expected from 0 to {classes - 1}")
+        if label[i] != ignored:
+            count += 1
+            if not 0 <= label[i] < classes:
+                raise IndexError(
+                    f"target {label[i]} is no class, expected from 0 to {classes - 1}"
+                )
     if typenum == cnp.NPY_FLOAT:
-        return cross_entropy_of(
-            <const float *>cnp.PyArray_DATA(scores), label, <float *>cnp.PyArray_DATA(p), rows,
-            classes,
+        total = cross_entropy_of(
+            <const float *>cnp.PyArray_DATA(scores), label, ignored, <float *>cnp.PyArray_DATA(p),
+            rows, classes,
         )
-    elif typenum == cnp.NPY_DOUBLE:
-        return cross_entropy_of(
-            <const double *>cnp.PyArray_DATA(scores), label, <double *>cnp.PyArray_DATA(p), rows,
-            classes,
+    else:
+        total = cross_entropy_of(
+            <const double *>cnp.PyArray_DATA(scores), label, ignored,
+            <double *>cnp.PyArray_DATA(p), rows, classes,
         )
-    raise TypeError(f"scores has dtype {scores.dtype}, expected float32 or float64")
+    return total, count
+
+
+def cross_entropy_gradient(
+    cnp.ndarray p,          # IN  (N, classes), what `cross_entropy` left there
+    cnp.ndarray labels,     # IN  (N,) int64, as given to `cross_entropy`
+    long long ignored,      # likewise
+    double scale,
+    cnp.ndarray out,        # OUT as p
+):
+    """The gradient for the scores, times scale."""
+    cdef int typenum = cnp.PyArray_TYPE(p)
+    check_scores(p, labels, out, typenum)
+    cdef Py_ssize_t rows = cnp.PyArray_DIM(p, 0), classes = cnp.PyArray_DIM(p, 1)
+    cdef const long long *label = <const long long *>cnp.PyArray_DATA(labels)
+    if typenum == cnp.NPY_FLOAT:
+        gradient_of_cross_entropy(
+            <const float *>cnp.PyArray_DATA(p), label, ignored, <float>scale,
+            <float *>cnp.PyArray_DATA(out), rows, classes,
+        )
+    else:
+        gradient_of_cross_entropy(
+            <const double *>cnp.PyArray_DATA(p), label, ignored, scale,
+            <double *>cnp.PyArray_DATA(out), rows, classes,
+        )
 
 
 def descend_step(

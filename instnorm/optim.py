@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from instnorm._runtime.simd import layers
 from instnorm.nn.module import array_from
 from instnorm.tensor import Tensor
 
 __all__ = ["SGD"]
 
+# The first four are numbers.
 _OPTIONS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
 
 
@@ -133,6 +135,32 @@ class SGD:
                     self._update(param, param.grad.data, group)
 
     def _update(self, param: Tensor, grad: npt.NDArray[Any], options: dict[str, Any]) -> None:
+        if not self._update_in_one_pass(param, grad, options):
+            self._update_step_by_step(param, grad, options)
+        param.mark_changed()
+
+    def _update_in_one_pass(
+        self, param: Tensor, grad: npt.NDArray[Any], options: dict[str, Any]
+    ) -> bool:
+        """Let the compiled loop do it. False, and nothing done, where it does not take the arrays."""
+        buffer, first = None, False
+        if options["momentum"] != 0:
+            buffer = self._buffers.get(param)
+            first = buffer is None
+            if first:
+                buffer = np.empty_like(param.data)
+        numbers = [float(options[name]) for name in _OPTIONS[:4]]
+        done = layers.descend_step(
+            *(param.data, grad, buffer, first, *numbers),
+            *(bool(options["nesterov"]), bool(options["maximize"])),
+        )
+        if done and buffer is not None:
+            self._buffers[param] = buffer
+        return done
+
+    def _update_step_by_step(
+        self, param: Tensor, grad: npt.NDArray[Any], options: dict[str, Any]
+    ) -> None:
         if options["maximize"]:
             grad = -grad
         if options["weight_decay"] != 0:
@@ -146,7 +174,6 @@ class SGD:
                 buffer += (1 - options["dampening"]) * grad
             grad = grad + options["momentum"] * buffer if options["nesterov"] else buffer
         param.data -= options["lr"] * grad
-        param.mark_changed()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the momentum buffers and options, with the parameters numbered in order.

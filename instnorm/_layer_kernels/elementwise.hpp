@@ -79,14 +79,19 @@ void error_gradient(const T *a, const T *b, T *out, T scale, bool squared, ptrdi
     }
 }
 
-// For each row of scores: minus the log of the softmax at the label, summed with the row's weight;
-// the softmax into p.
+// For each row of scores whose label is not `ignored`: minus the log of the softmax at the label,
+// added up; the softmax into p, and 0 into the other rows of p.
 template <class T>
 double cross_entropy(
-    const T *scores, const long long *labels, T *p, ptrdiff_t rows, ptrdiff_t classes
+    const T *scores, const long long *labels, long long ignored, T *p, ptrdiff_t rows,
+    ptrdiff_t classes
 ) {
     double total = 0;
     for (ptrdiff_t r = 0; r < rows; r++, scores += classes, p += classes) {
+        if (labels[r] == ignored) {
+            for (ptrdiff_t c = 0; c < classes; c++) { p[c] = 0; }
+            continue;
+        }
         T most = scores[0], sum = 0;
         for (ptrdiff_t c = 1; c < classes; c++) {
             most = scores[c] > most || scores[c] != scores[c] ? scores[c] : most;
@@ -96,6 +101,18 @@ double cross_entropy(
         for (ptrdiff_t c = 0; c < classes; c++) { p[c] /= sum; }
     }
     return total;
+}
+
+// The gradient for the scores, times scale.
+template <class T>
+void cross_entropy_gradient(
+    const T *p, const long long *labels, long long ignored, T scale, T *out, ptrdiff_t rows,
+    ptrdiff_t classes
+) {
+    for (ptrdiff_t i = 0; i < rows * classes; i++) { out[i] = p[i] * scale; }
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        if (labels[r] != ignored) { out[r * classes + labels[r]] -= scale; }
+    }
 }
 
 // Options of a step of stochastic gradient descent.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from instnorm._layouts import Array
+from instnorm._primitives import multiplied
 from instnorm._runtime.simd import layers
 from instnorm.autograd import Function
 from instnorm.functional import windows as win
@@ -43,12 +43,35 @@ def linear(input: Input, weight: Input, bias: Input | None = None) -> Tensor:
         raise ValueError(
             f"input has shape {input.shape}, expected {weight.shape[1]} features on the last axis"
         )
+    if bias is not None:
+        bias = as_tensor(bias, "bias")
+        _check_bias(bias, weight.shape[0])
+    if input.ndim == 2 and input.dtype == weight.dtype and input.dtype.char in "fd":
+        return Affine.apply(input, weight, bias)
     output = input @ weight.T
-    if bias is None:
-        return output
-    bias = as_tensor(bias, "bias")
-    _check_bias(bias, weight.shape[0])
-    return output + bias
+    return output if bias is None else output + bias
+
+
+class Affine(Function):
+    """``input @ weight.T + bias`` of matrices, in one pass."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Array:
+        """Multiply, with the bias as what the sums start from."""
+        ctx.save_for_backward(input, weight)
+        bias_data = None if bias is None else np.ascontiguousarray(bias.data, input.dtype)
+        return multiplied(weight.data, input.data.T, bias_data).T
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        """The products with the other matrix, and the sum over the rows."""
+        input, weight = ctx.saved_tensors
+        need_input, need_weight, need_bias = ctx.needs_input_grad
+        return (
+            grad_output @ weight if need_input else None,
+            grad_output.T @ input if need_weight else None,
+            grad_output.sum(0) if need_bias else None,
+        )
 
 
 def _check_bias(bias: Tensor, features: int) -> None:
@@ -341,6 +364,11 @@ def _check_groups(groups: int, channels: int, what: str) -> None:
 
 
 def _check_input(input: Tensor, channels: int, weight: Tensor, axes: int) -> None:
+    if input.dtype != weight.dtype:
+        raise RuntimeError(
+            f"input and weight must have one dtype, got {input.dtype} and {weight.dtype}; cast "
+            "one of them, for example by x.float(), or a model by net.double()"
+        )
     if input.ndim != axes + 2 or input.shape[1] != channels:
         spatial = _SPATIAL[axes]
         raise ValueError(
@@ -425,7 +453,7 @@ class WeightGradient(Function):
         """Sum products over the samples and the places of the window."""
         ctx.save_for_backward(large, small)
         ctx.geometry = geometry
-        dtype = np.result_type(large.data, small.data)
+        dtype = small.dtype
         wide = wide_dtype(dtype)
         grad_weight = np.empty(geometry.weight, wide)
         grad_bias = np.empty(geometry.weight[:1], wide)
@@ -453,7 +481,7 @@ def _convolved(
     source: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, adjoint: bool
 ) -> Array:
     """Run the kernel; the result has the source's memory layout, and the arguments' dtype."""
-    dtype = np.result_type(source.data, weight.data)
+    dtype = source.dtype
     wide = wide_dtype(dtype)
     filters, channels = geometry.weight[:2]
     channels = channels * geometry.groups if adjoint else filters
