@@ -25,12 +25,22 @@ def as_dtype(array: Array, dtype: np.dtype[Any]) -> Array:
         return array.astype(dtype)
 
 
-def empty_beside(like: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An uninitialized array (N, C, spatial...), channels last in memory where `like` is so."""
-    if like.flags.c_contiguous or not nearest_walk(like).channels_last:
+def is_channels_last(images: Array) -> bool:
+    """Whether channels come last in the memory of (N, C, spatial...)."""
+    return not images.flags.c_contiguous and nearest_walk(images).channels_last
+
+
+def empty_images(shape: tuple[int, ...], dtype: np.dtype[Any], channels_last: bool) -> Array:
+    """An uninitialized array (N, C, spatial...)."""
+    if not channels_last:
         return memory.empty(shape, dtype)
     result = memory.empty((shape[0], *shape[2:], shape[1]), dtype)
     return result.transpose(0, -1, *range(1, len(shape) - 1))
+
+
+def empty_beside(like: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An uninitialized array (N, C, spatial...), channels last in memory where `like` is so."""
+    return empty_images(shape, dtype, is_channels_last(like))
 
 
 def dense_planes(array: Array) -> Array:

@@ -11,7 +11,7 @@ from instnorm._primitives import multiplied
 from instnorm._runtime.simd import layers
 from instnorm.autograd import Function
 from instnorm.functional import windows as win
-from instnorm.functional._buffers import as_dtype, empty_beside, wide_dtype
+from instnorm.functional._buffers import as_dtype, empty_images, is_channels_last, wide_dtype
 from instnorm.functional._inputs import Input, as_tensor
 from instnorm.tensor import Tensor
 
@@ -186,7 +186,8 @@ def _convolution(
         border = win.per_axis(padding, axes, "padding", 0)
         small = win.output_lengths(lengths, kernel, steps, border, spacing)
     window = tuple([n for one in zip(steps, spacing, border, strict=True) for n in one])
-    geometry = Geometry(window, groups, lengths, small, weight.shape)
+    last = is_channels_last(input.data)
+    geometry = Geometry(window, groups, lengths, small, weight.shape, last)
     return Convolve.apply(input, weight, bias, geometry)
 
 
@@ -326,7 +327,9 @@ def _transposed(
             f"the result would have lengths {large}: padding {border} leaves nothing of it"
         )
     window = tuple([n for one in zip(steps, spacing, border, strict=True) for n in one])
-    return Adjoint.apply(input, weight, bias, Geometry(window, groups, large, lengths, weight.shape))
+    last = is_channels_last(input.data)
+    geometry = Geometry(window, groups, large, lengths, weight.shape, last)
+    return Adjoint.apply(input, weight, bias, geometry)
 
 
 def transposed_lengths(
@@ -388,6 +391,7 @@ class Geometry(NamedTuple):
     large: tuple[int, ...]  # lengths of the spatial axes
     small: tuple[int, ...]
     weight: tuple[int, ...]  # the weight's shape
+    channels_last: bool  # in memory, of all results
 
 
 class Convolve(Function):
@@ -480,13 +484,13 @@ class WeightGradient(Function):
 def _convolved(
     source: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, adjoint: bool
 ) -> Array:
-    """Run the kernel; the result has the source's memory layout, and the arguments' dtype."""
+    """Run the kernel, in float32 where the arguments are half precision."""
     dtype = source.dtype
     wide = wide_dtype(dtype)
     filters, channels = geometry.weight[:2]
     channels = channels * geometry.groups if adjoint else filters
     lengths = geometry.large if adjoint else geometry.small
-    result = empty_beside(source.data, (source.shape[0], channels, *lengths), wide)
+    result = empty_images((source.shape[0], channels, *lengths), wide, geometry.channels_last)
     layers.convolve(
         *(as_dtype(source.data, wide), np.ascontiguousarray(weight.data, wide)),
         *(None if bias is None else np.ascontiguousarray(bias.data, wide), result),

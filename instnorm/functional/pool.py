@@ -26,9 +26,11 @@ def max_pool1d(
     padding: win.Numbers = 0,
     dilation: win.Numbers = 1,
     ceil_mode: bool = False,
-) -> Tensor:
+    return_indices: bool = False,
+) -> Any:
     """Pool series (N, C, L) or (C, L); see `max_pool2d`."""
-    return _max_pool(input, kernel_size, stride, padding, dilation, ceil_mode, axes=1)
+    window = (kernel_size, stride, padding, dilation, ceil_mode)
+    return _max_pool(input, *window, return_indices, axes=1)
 
 
 def max_pool2d(
@@ -38,7 +40,8 @@ def max_pool2d(
     padding: win.Numbers = 0,
     dilation: win.Numbers = 1,
     ceil_mode: bool = False,
-) -> Tensor:
+    return_indices: bool = False,
+) -> Any:
     """Largest element of each window; the first one where several are.
 
     `max_pool1d` and `max_pool3d` do the same with one and three spatial axes.
@@ -56,10 +59,13 @@ def max_pool2d(
         Spacing of the window's elements.
     ceil_mode : bool, default False
         Whether a last window may reach beyond the padded input.
+    return_indices : bool, default False
+        Whether to return where the largest elements are as well, as numbers of the
+        elements of an image, row by row.
 
     Returns
     -------
-    Tensor of shape (N, C, H', W') or (C, H', W')
+    Tensor of shape (N, C, H', W') or (C, H', W'), or two of them
 
     Examples
     --------
@@ -68,7 +74,8 @@ def max_pool2d(
     >>> instnorm.functional.max_pool2d(x, 2)
     tensor([[[[4.]]]])
     """
-    return _max_pool(input, kernel_size, stride, padding, dilation, ceil_mode, axes=2)
+    window = (kernel_size, stride, padding, dilation, ceil_mode)
+    return _max_pool(input, *window, return_indices, axes=2)
 
 
 def max_pool3d(
@@ -78,9 +85,11 @@ def max_pool3d(
     padding: win.Numbers = 0,
     dilation: win.Numbers = 1,
     ceil_mode: bool = False,
-) -> Tensor:
+    return_indices: bool = False,
+) -> Any:
     """Pool volumes (N, C, D, H, W) or (C, D, H, W); see `max_pool2d`."""
-    return _max_pool(input, kernel_size, stride, padding, dilation, ceil_mode, axes=3)
+    window = (kernel_size, stride, padding, dilation, ceil_mode)
+    return _max_pool(input, *window, return_indices, axes=3)
 
 
 def _max_pool(
@@ -90,12 +99,15 @@ def _max_pool(
     padding: Any,
     dilation: Any,
     ceil_mode: bool,
+    return_indices: bool,
     axes: int,
-) -> Tensor:
+) -> Any:
     input = as_tensor(input, "input")
     if input.ndim == axes + 1:
         batch = input.reshape(1, *input.shape)
-        return _max_pool(batch, kernel_size, stride, padding, dilation, ceil_mode, axes)[0]
+        window = (kernel_size, stride, padding, dilation, ceil_mode)
+        result = _max_pool(batch, *window, return_indices, axes)
+        return (result[0][0], result[1][0]) if return_indices else result[0]
     kernel, steps, border = _window(input, kernel_size, stride, padding, axes)
     spacing = win.per_axis(dilation, axes, "dilation", 1)
     lengths = win.output_lengths(input.shape[2:], kernel, steps, border, spacing, ceil_mode)
@@ -104,7 +116,7 @@ def _max_pool(
     wide = wide_dtype(dtype)
     large = dense_planes(as_dtype(input.data, wide))
     small = empty_beside(large, (*shape[:2], *lengths), wide)
-    if not is_recorded(input):
+    if not is_recorded(input) and not return_indices:
         layers.pool("largest", large, small, None, window)
         return Tensor(as_dtype(small, dtype))
     winners = empty_beside(large, small.shape, np.dtype(np.int32))
@@ -123,7 +135,8 @@ def _max_pool(
         return as_dtype(result, dtype)
 
     small_shape = small.shape
-    return ops.linear(input, pick, put, result=as_dtype(small, dtype))
+    result = ops.linear(input, pick, put, result=as_dtype(small, dtype))
+    return (result, Tensor(winners.astype(np.int64))) if return_indices else result
 
 
 # --- mean ----------------------------------------------------------------------------

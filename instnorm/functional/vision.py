@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -132,7 +130,7 @@ def pad(
         return input.clone()
     result = _padded(input, pairs, mode)
     if value:
-        result = result + _border(result.shape, pairs, value, input.dtype)
+        result = result + _border(result.data, pairs, value)
     return result
 
 
@@ -140,14 +138,32 @@ def _padded(input: Tensor, pairs: tuple[win.Pad, ...], mode: str) -> Tensor:
     shape = input.shape
     if 3 <= len(shape) <= 5 and pairs[:2] == ((0, 0), (0, 0)):
         return _padded_planes(input, pairs[2:], mode)
-    # Elsewhere, axis by axis, as images whose rows are that axis.
     for axis, pair in enumerate(pairs):
         if any(pair):
-            before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
-            images = input.reshape(1, before, shape[axis], after)
-            shape = (*shape[:axis], shape[axis] + sum(pair), *shape[axis + 1 :])
-            input = _padded_planes(images, (pair, (0, 0)), mode).reshape(shape)
+            input = _padded_axis(input, axis, pair, mode)
     return input
+
+
+def _padded_axis(input: Tensor, axis: int, pair: win.Pad, mode: str) -> Tensor:
+    """Pad one axis of an array of any rank, in NumPy."""
+    shape = input.shape
+    places = win.pad_places(shape[axis : axis + 1], (pair,), mode)[-shape[axis] - sum(pair) :]
+    before = (slice(None),) * axis
+    inside, sources = (*before, places >= 0), (*before, places[places >= 0])
+
+    def forwards(array: Array) -> Array:
+        result = np.zeros_like(
+            array, shape=(*shape[:axis], len(places), *shape[axis + 1 :]), subok=False
+        )
+        result[inside] = array[sources]
+        return result
+
+    def backwards(array: Array) -> Array:
+        result = np.zeros_like(array, shape=shape, subok=False)
+        np.add.at(result, sources, array[inside])
+        return result
+
+    return ops.linear(input, forwards, backwards)
 
 
 def _padded_planes(input: Tensor, pairs: tuple[win.Pad, ...], mode: str) -> Tensor:
@@ -156,11 +172,9 @@ def _padded_planes(input: Tensor, pairs: tuple[win.Pad, ...], mode: str) -> Tens
     return moved(input, lengths, win.pad_places(spatial, pairs, mode))
 
 
-def _border(
-    shape: tuple[int, ...], pairs: tuple[win.Pad, ...], value: float, dtype: np.dtype[Any]
-) -> Array:
+def _border(like: Array, pairs: tuple[win.Pad, ...], value: float) -> Array:
     """`value` in the padding, 0 inside."""
-    result = np.full(shape, value, dtype)
-    inside = [slice(before, n - after) for n, (before, after) in zip(shape, pairs, strict=True)]
-    result[tuple(inside)] = 0
+    result = np.full_like(like, value)
+    inside = zip(like.shape, pairs, strict=True)
+    result[tuple([slice(before, n - after) for n, (before, after) in inside])] = 0
     return result

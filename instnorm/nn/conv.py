@@ -17,6 +17,7 @@ class _Conv(_Affine):
 
     _axes: int
     _transposed = False
+    output_padding: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -77,9 +78,11 @@ class _Conv(_Affine):
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
         parts.append(f"stride={self.stride}")
         if self.padding != (0,) * self._axes:
-            parts.append(f"padding={self.padding!r}")
+            parts.append(f"padding={self.padding}")
         if self.dilation != (1,) * self._axes:
             parts.append(f"dilation={self.dilation}")
+        if self._transposed and any(self.output_padding):
+            parts.append(f"output_padding={self.output_padding}")
         if self.groups != 1:
             parts.append(f"groups={self.groups}")
         if self.bias is None:
@@ -193,12 +196,6 @@ class _ConvTranspose(_Conv):
                 f"the stride {self.stride} more"
             )
         return extra
-
-    def extra_repr(self) -> str:
-        """Return the arguments that are not PyTorch's defaults."""
-        text = super().extra_repr()
-        extra = self.output_padding
-        return f"{text}, output_padding={extra}" if any(extra) else text
 
 
 class ConvTranspose1d(_ConvTranspose):

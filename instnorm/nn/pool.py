@@ -19,6 +19,7 @@ class _MaxPool(Module):
         stride: windows.Numbers | None = None,
         padding: windows.Numbers = 0,
         dilation: windows.Numbers = 1,
+        return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
@@ -26,6 +27,7 @@ class _MaxPool(Module):
         self.stride = kernel_size if stride is None else stride
         self.padding = padding
         self.dilation = dilation
+        self.return_indices = return_indices
         self.ceil_mode = ceil_mode
 
     def extra_repr(self) -> str:
@@ -41,9 +43,8 @@ class MaxPool1d(_MaxPool):
 
     def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
         """Pool (N, C, L) or (C, L)."""
-        return F.max_pool1d(
-            *(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        )
+        window = (self.kernel_size, self.stride, self.padding, self.dilation)
+        return F.max_pool1d(input, *window, self.ceil_mode, self.return_indices)
 
 
 class MaxPool2d(_MaxPool):
@@ -51,9 +52,8 @@ class MaxPool2d(_MaxPool):
 
     def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
         """Pool (N, C, H, W) or (C, H, W)."""
-        return F.max_pool2d(
-            *(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        )
+        window = (self.kernel_size, self.stride, self.padding, self.dilation)
+        return F.max_pool2d(input, *window, self.ceil_mode, self.return_indices)
 
 
 class MaxPool3d(_MaxPool):
@@ -61,9 +61,8 @@ class MaxPool3d(_MaxPool):
 
     def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
         """Pool (N, C, D, H, W) or (C, D, H, W)."""
-        return F.max_pool3d(
-            *(input, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
-        )
+        window = (self.kernel_size, self.stride, self.padding, self.dilation)
+        return F.max_pool3d(input, *window, self.ceil_mode, self.return_indices)
 
 
 class _AvgPool(Module):
@@ -89,6 +88,20 @@ class _AvgPool(Module):
 
 class AvgPool1d(_AvgPool):
     """Mean of each window; parameters as `functional.avg_pool2d`."""
+
+    def __init__(
+        self,
+        kernel_size: windows.Numbers,
+        stride: windows.Numbers | None = None,
+        padding: windows.Numbers = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
+        # As PyTorch does for this one alone.
+        self.kernel_size = windows.per_axis(kernel_size, 1, "kernel_size", 1)
+        self.stride = windows.per_axis(self.stride, 1, "stride", 1)
+        self.padding = windows.per_axis(padding, 1, "padding", 0)
 
     def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
         """Pool (N, C, L) or (C, L)."""
