@@ -21,16 +21,19 @@ namespace instnorm {
 
 constexpr int AXES = 3;
 
-// Bytes of a unit's grid: a part of the second-level cache.
+// Bytes of a unit's grid: a part of the second-level cache. More where its places are summed, as
+// each sum that is kept in a register has to be folded at the end.
 constexpr ptrdiff_t GRID_BYTES = 256 << 10;
+constexpr ptrdiff_t SUMMED_GRID_BYTES = 512 << 10;
 // Units that a batch is cut into at least, so that every thread gets some. The sums of the
 // weight's gradient depend on the cut, which so must not depend on the number of threads.
 constexpr ptrdiff_t FEWEST_UNITS = 8;
+constexpr ptrdiff_t FEWEST_SUMMED_UNITS = 4;
 // Products below which cutting up a sample costs more than it gives.
 constexpr double SMALL_WORK = 1 << 18;
 // Places that are summed together for the weight's gradient: some rows of them stay in the
 // first-level cache.
-constexpr ptrdiff_t DOT_LENGTH = 1024;
+constexpr ptrdiff_t DOT_LENGTH = 2048;
 // Parts of a batch whose sums are kept apart.
 constexpr ptrdiff_t PARTIAL_SUMS = 16;
 
@@ -229,7 +232,7 @@ class Cut {
     int axis = 0;
     ptrdiff_t count;  // units
 
-    Cut(const Convolution &c, bool to_small, size_t itemsize) {
+    Cut(const Convolution &c, bool to_small, size_t itemsize, ptrdiff_t most_bytes, ptrdiff_t fewest) {
         auto result = [&](int d) { return to_small ? c.axis[d].small : c.axis[d].large; };
         while (axis < AXES - 1 && result(axis) == 1) { axis++; }
         length_ = result(axis);
@@ -242,14 +245,14 @@ class Cut {
         // A part copies what its neighbours copy too: it has to be longer than that.
         ptrdiff_t overlap = (c.axis[axis].kernel - 1) * c.axis[axis].dilation;
         ptrdiff_t most = std::max<ptrdiff_t>(1, length_ / std::max<ptrdiff_t>(4, 2 * overlap));
-        ptrdiff_t parts = (ptrdiff_t)(grid / GRID_BYTES) + 1;
+        ptrdiff_t parts = (ptrdiff_t)(grid / most_bytes) + 1;
         if (work > SMALL_WORK) {
-            parts = std::max(parts, FEWEST_UNITS / std::max<ptrdiff_t>(1, c.samples));
+            parts = std::max(parts, fewest / std::max<ptrdiff_t>(1, c.samples));
         }
         parts_ = std::min(parts, most);
         samples_ = 1;
         if (parts_ == 1) {
-            samples_ = std::min((ptrdiff_t)(GRID_BYTES / grid), ceil_div(c.samples, FEWEST_UNITS));
+            samples_ = std::min((ptrdiff_t)(most_bytes / grid), ceil_div(c.samples, fewest));
             samples_ = std::max<ptrdiff_t>(1, samples_);
         }
         count = ceil_div(c.samples, samples_) * parts_;
@@ -328,7 +331,7 @@ template <class T> class Convolver {
         Images<T> result
     )
         : c_(c), to_small_(to_small), source_(source.readable()), result_(result), bias_(bias),
-          cut_(c, to_small, sizeof(T)) {
+          cut_(c, to_small, sizeof(T), GRID_BYTES, FEWEST_UNITS) {
         static thread_local Workspace memory;
         T *panel = (T *)memory.reserve(
             c_.groups * rows() * source_channels() * c_.taps() * sizeof(T));
@@ -446,18 +449,18 @@ template <class T> class Convolver {
         Run runs[TILE_COLUMNS<T>];
         for (ptrdiff_t p = 0; p < end;) {
             p = std::max(p, row_start);
-            const ptrdiff_t width = std::min<ptrdiff_t>(TILE_COLUMNS<T>, end - p);
+            ptrdiff_t width = std::min<ptrdiff_t>(TILE_COLUMNS<T>, end - p);
             int count = 0;
             while (row_start < p + width) {
-                const ptrdiff_t from = std::max(p, row_start);
-                const ptrdiff_t to = std::min(p + width, row_start + row);
+                const ptrdiff_t row_end = row_start + row;
+                const ptrdiff_t from = std::max(p, row_start), to = std::min(p + width, row_end);
                 if (from < to) {
                     const ptrdiff_t place = n * result_.sample
                                           + q0 * places[0]->step * result_.axis[0]
                                           + q1 * places[1]->step * result_.axis[1];
                     runs[count++] = {from - p, to - from, place + (from - row_start) * stride};
                 }
-                if (row_start + row > p + width) { break; }
+                if (row_end > p + width) { break; }
                 if (++q1 == places[1]->count) {
                     q1 = 0;
                     if (++q0 == places[0]->count) {
@@ -466,6 +469,8 @@ template <class T> class Convolver {
                     }
                 }
                 row_start = n * grid.sample + q0 * grid.slice + q1 * grid.row;
+                // A gap of a vec and more between two rows ends the tile.
+                if (row_start - row_end >= LANES<T>) { width = std::min(width, row_end - p); }
                 if (n == unit.end - unit.first) { break; }
             }
             const int vecs = (int)ceil_div(width, LANES<T>);
@@ -515,7 +520,7 @@ template <class T> class Convolver {
 
 // Sums over the places of the result, of its gradient times what the window's elements see there.
 template <class T> class WeightGradient {
-    static constexpr int ROWS = 4, SHIFTS = REGISTER_BYTES == 64 ? 4 : 3;
+    static constexpr int ROWS = 4, SHIFTS = REGISTER_BYTES == 64 ? 6 : 3, FEW = 3;
 
     const Convolution c_;
     const Images<const T> large_, small_;
@@ -531,7 +536,7 @@ template <class T> class WeightGradient {
         const Convolution &c, Images<T> large, Images<T> small, T *grad_weight, T *grad_bias
     )
         : c_(c), large_(large.readable()), small_(small.readable()), grad_weight_(grad_weight), grad_bias_(grad_bias),
-          cut_(c, true, sizeof(T)) {
+          cut_(c, true, sizeof(T), SUMMED_GRID_BYTES, FEWEST_SUMMED_UNITS) {
         sums_.resize(parts() * channels() * (depth() + 1));
     }
 
@@ -601,21 +606,36 @@ template <class T> class WeightGradient {
         for (int d = 0; d < AXES; d++) { places[d] = &plan[d].places[0]; }
         std::vector<ptrdiff_t> shifts = shifts_of(large_grid, places, c_.large_channels);
         while (shifts.size() % SHIFTS) { shifts.push_back(shifts.back()); }
-        const ptrdiff_t length = samples * small_grid.sample;
-        for (ptrdiff_t p = 0; p < length; p += DOT_LENGTH) {
-            add_products(
-                memory + p, small_data + p, small_grid.channel, shifts,
-                std::min(DOT_LENGTH, length - p), sums);
+        // The places of a sample, from its first row to its last; of all samples as one, where
+        // the last vec would reach into the next.
+        const ptrdiff_t all = samples * small_grid.sample;
+        ptrdiff_t runs = samples;
+        ptrdiff_t length = (places[0]->count - 1) * small_grid.slice
+                         + (places[1]->count - 1) * small_grid.row + places[2]->count;
+        if (ceil_div(length, LANES<T>) * LANES<T> > small_grid.sample) {
+            runs = 1;
+            length = all;
+        }
+        const ptrdiff_t together = std::max<ptrdiff_t>(1, DOT_LENGTH / length);
+        for (ptrdiff_t n = 0; n < runs; n += together) {
+            for (ptrdiff_t p = 0; p < length; p += DOT_LENGTH) {
+                const ptrdiff_t start = n * small_grid.sample + p;
+                const Stretch stretch = {
+                    std::min(together, runs - n), small_grid.sample,
+                    std::min(DOT_LENGTH, length - p)};
+                add_products(
+                    memory + start, small_data + start, small_grid.channel, shifts, stretch, sums);
+            }
         }
         for (ptrdiff_t m = 0; m < c_.small_channels; m++) {
-            bias_sums[m] += sum_of(small_data + m * small_grid.channel, length);
+            bias_sums[m] += sum_of(small_data + m * small_grid.channel, all);
         }
         return true;
     }
 
     void add_products(
         const T *large, const T *small, ptrdiff_t channel, const std::vector<ptrdiff_t> &shifts,
-        ptrdiff_t length, T *sums
+        const Stretch &stretch, T *sums
     ) const {
         for (ptrdiff_t m = 0; m < c_.small_channels; m += ROWS) {
             const ptrdiff_t rows = std::min<ptrdiff_t>(ROWS, c_.small_channels - m);
@@ -623,15 +643,20 @@ template <class T> class WeightGradient {
             for (int i = 0; i < ROWS; i++) {
                 row[i] = small + (m + std::min<ptrdiff_t>(i, rows - 1)) * channel;
             }
-            for (ptrdiff_t k = 0; k < depth(); k += SHIFTS) {
+            for (ptrdiff_t k = 0; k < depth();) {
                 T out[2 * ROWS * SHIFTS];
-                dot_tile<T, ROWS, SHIFTS>(row, large, shifts.data() + k, length, out);
                 const ptrdiff_t count = std::min<ptrdiff_t>(SHIFTS, depth() - k);
+                if (count > FEW) {
+                    dot_tile<T, ROWS, SHIFTS>(row, large, shifts.data() + k, stretch, out);
+                } else {
+                    dot_tile<T, ROWS, FEW>(row, large, shifts.data() + k, stretch, out);
+                }
                 for (ptrdiff_t i = 0; i < rows; i++) {
                     for (ptrdiff_t j = 0; j < count; j++) {
                         sums[(m + i) * depth() + k + j] += out[j * ROWS + i];
                     }
                 }
+                k += count;
             }
         }
     }

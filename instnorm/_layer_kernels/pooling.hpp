@@ -93,11 +93,52 @@ void largest_of_plane(const Pooling &p, const T *x, ptrdiff_t x_step, T *y, int 
     }
 }
 
+// The same where all windows lie inside of the image and its elements side by side, as they do
+// where a pool halves it: window by window, which suits short rows.
+template <class T, bool WINNERS, int WIDTH>
+void largest_of_plain_plane(const Pooling &p, const T *x, T *y, int *winner) {
+    const Axis &a0 = p.axis[0], &a1 = p.axis[1], &a2 = p.axis[2];
+    for (ptrdiff_t o0 = 0; o0 < a0.small; o0++) {
+        for (ptrdiff_t o1 = 0; o1 < a1.small; o1++) {
+            const ptrdiff_t corner =
+                (o0 * a0.stride * a1.large + o1 * a1.stride) * a2.large;
+            for (ptrdiff_t o2 = 0; o2 < a2.small; o2++) {
+                ptrdiff_t at = corner + o2 * a2.stride, best_at = at;
+                T best = x[at];
+                for (ptrdiff_t k0 = 0; k0 < a0.kernel; k0++, at += a1.large * a2.large) {
+                    for (ptrdiff_t k1 = 0; k1 < a1.kernel; k1++) {
+                        const ptrdiff_t row = at + k1 * a2.large;
+                        for (int k2 = 0; k2 < WIDTH; k2++) {
+                            const T value = x[row + k2];
+                            const bool wins = (value > best) | (value != value);
+                            best = wins ? value : best;
+                            best_at = wins ? row + k2 : best_at;
+                        }
+                    }
+                }
+                *y++ = best;
+                if (WINNERS) { *winner++ = (int)best_at; }
+            }
+        }
+    }
+}
+
+inline bool lies_inside(const Axis &a) {
+    return a.padding == 0 && a.dilation == 1 && (a.small - 1) * a.stride + a.kernel <= a.large;
+}
+
 // winners: as y, or no data.
 template <class T>
 void largest(const Pooling &p, Planes<T> x, Planes<T> y, Planes<int> winners, ptrdiff_t plane) {
     const ptrdiff_t n = plane / p.channels, c = plane % p.channels;
-    if (winners.data) {
+    const bool plain = x.step == 1 && y.step == 1 && p.axis[2].kernel == 2
+                    && lies_inside(p.axis[0]) && lies_inside(p.axis[1]) && lies_inside(p.axis[2]);
+    if (plain && winners.data) {
+        largest_of_plain_plane<T, true, 2>(
+            p, x.plane(n, c), y.plane(n, c), winners.plane(n, c));
+    } else if (plain) {
+        largest_of_plain_plane<T, false, 2>(p, x.plane(n, c), y.plane(n, c), nullptr);
+    } else if (winners.data) {
         largest_of_plane<T, true>(
             p, x.plane(n, c), x.step, y.plane(n, c), winners.plane(n, c), y.step);
     } else {
@@ -203,6 +244,33 @@ void spread(const Pooling &p, const Range *ranges, Planes<T> y, Planes<T> x, ptr
 
 // ------------------------------------------------------------------ other places
 
+// The longest run of a row's places that follow each other: from `first` to `end`.
+struct Following {
+    ptrdiff_t first = 0, end = 0;
+
+    Following(const int *places, ptrdiff_t n) {
+        for (ptrdiff_t i = 0, start = 0; i <= n; i++) {
+            if (i == n || (i > start && places[i] != places[i - 1] + 1)) {
+                if (places[start] >= 0 && i - start > end - first) {
+                    first = start;
+                    end = i;
+                }
+                start = i;
+            }
+        }
+    }
+};
+
+template <class T>
+INSTNORM_INLINE void take_some(
+    const int *places, const T *line, ptrdiff_t line_step, T *to, ptrdiff_t step, ptrdiff_t first,
+    ptrdiff_t end
+) {
+    for (ptrdiff_t k = first; k < end; k++) {
+        to[k * step] = places[k] < 0 ? 0 : line[places[k] * line_step];
+    }
+}
+
 // places: for each axis, which element of x (large) an element of y (small) is; -1 is 0. Both
 // may be the longer one.
 template <class T>
@@ -211,22 +279,40 @@ void take(const Pooling &p, const int *places, Planes<T> x, Planes<T> y, ptrdiff
     const int *second = places + p.axis[0].small, *third = second + p.axis[1].small;
     const T *from = x.plane(n, c);
     T *to = y.plane(n, c);
+    const bool side_by_side = x.step == 1 && y.step == 1;
+    const Following run(third, side_by_side ? row : 0);
     for (ptrdiff_t i = 0; i < p.axis[0].small; i++) {
         for (ptrdiff_t j = 0; j < p.axis[1].small; j++, to += row * y.step) {
             if (places[i] < 0 || second[j] < 0) {
                 clear_plane(to, y.step, row);
                 continue;
             }
-            if (j > 0 && second[j] == second[j - 1] && y.step == 1) {
+            if (side_by_side && j > 0 && second[j] == second[j - 1]) {
                 copy_run(to, to - row, row);
                 continue;
             }
             const T *line = from + (places[i] * p.axis[1].large + second[j]) * p.axis[2].large
                                  * x.step;
-            for (ptrdiff_t k = 0; k < row; k++) {
-                to[k * y.step] = third[k] < 0 ? 0 : line[third[k] * x.step];
+            take_some(third, line, x.step, to, y.step, 0, run.first);
+            if (run.end > run.first) {
+                copy_run(to + run.first, line + third[run.first], run.end - run.first);
             }
+            take_some(third, line, x.step, to, y.step, run.end, row);
         }
+    }
+}
+
+// What one element of x is for several elements side by side is added up first.
+template <class T>
+INSTNORM_INLINE void give_some(
+    const int *places, const T *from, ptrdiff_t step, T *line, ptrdiff_t line_step,
+    ptrdiff_t first, ptrdiff_t end
+) {
+    for (ptrdiff_t k = first; k < end;) {
+        const int place = places[k];
+        T sum = from[k * step];
+        for (k++; k < end && places[k] == place; k++) { sum += from[k * step]; }
+        if (place >= 0) { line[place * line_step] += sum; }
     }
 }
 
@@ -237,14 +323,17 @@ void give_back(const Pooling &p, const int *places, Planes<T> y, Planes<T> x, pt
     const int *second = places + p.axis[0].small, *third = second + p.axis[1].small;
     T *to = x.plane(n, c);
     const T *from = y.plane(n, c);
+    const Following run(third, x.step == 1 && y.step == 1 ? row : 0);
     clear_plane(to, x.step, p.large());
     for (ptrdiff_t i = 0; i < p.axis[0].small; i++) {
         for (ptrdiff_t j = 0; j < p.axis[1].small; j++, from += row * y.step) {
             if (places[i] < 0 || second[j] < 0) { continue; }
             T *line = to + (places[i] * p.axis[1].large + second[j]) * p.axis[2].large * x.step;
-            for (ptrdiff_t k = 0; k < row; k++) {
-                if (third[k] >= 0) { line[third[k] * x.step] += from[k * y.step]; }
-            }
+            give_some(third, from, y.step, line, x.step, 0, run.first);
+            T *__restrict inside = line + (run.end > run.first ? third[run.first] : 0);
+            const T *__restrict same = from + run.first;
+            for (ptrdiff_t k = 0; k < run.end - run.first; k++) { inside[k] += same[k]; }
+            give_some(third, from, y.step, line, x.step, run.end, row);
         }
     }
 }

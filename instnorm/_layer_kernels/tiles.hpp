@@ -112,35 +112,44 @@ constexpr int panel_rows(ptrdiff_t left) {
     return left >= TILE_ROWS ? TILE_ROWS : left > 4 ? TILE_ROWS : left > 2 ? 4 : left > 1 ? 2 : 1;
 }
 
-// Sums of products of M rows with N rows, over `length` places; added to out[m][n].
+// Places in rows: `count` runs of `length`, `step` apart.
+struct Stretch {
+    ptrdiff_t count, step, length;
+};
+
+// Sums of products of M rows with N rows, over some places; sums[n * M + m]. One of the rows
+// has to be 0 behind each run, up to a whole vec.
 template <class T, int M, int N>
 INSTNORM_INLINE void dot_tile(
-    const T *const *a, const T *b, const ptrdiff_t *offset, ptrdiff_t length, T *sums
+    const T *const *a, const T *b, const ptrdiff_t *offset, const Stretch &stretch, T *sums
 ) {
     constexpr int PART = LANES<T> < 8 ? LANES<T> : 8;
     constexpr int SUMS = (M * N + PART - 1) / PART * PART;
     lanes<T> sum[M * N];
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int i = 0; i < M * N; i++) { sum[i] = splat_lanes((T)0); }
-    for (ptrdiff_t p = 0; p < length; p += LANES<T>) {
-        lanes<T> factor[M];
+    for (ptrdiff_t run = 0; run < stretch.count; run++) {
+        const ptrdiff_t start = run * stretch.step, end = start + stretch.length;
+        for (ptrdiff_t p = start; p < end; p += LANES<T>) {
+            lanes<T> factor[M];
 #pragma GCC unroll 4
-        for (int m = 0; m < M; m++) { factor[m] = load_lanes(a[m] + p); }
+            for (int m = 0; m < M; m++) { factor[m] = load_lanes(a[m] + p); }
+#pragma GCC unroll 8
+            for (int n = 0; n < N; n++) {
+                lanes<T> other = load_lanes(b + offset[n] + p);
 #pragma GCC unroll 4
-        for (int n = 0; n < N; n++) {
-            lanes<T> other = load_lanes(b + offset[n] + p);
-#pragma GCC unroll 4
-            for (int m = 0; m < M; m++) {
-                sum[n * M + m] = fma_of(factor[m], other, sum[n * M + m]);
+                for (int m = 0; m < M; m++) {
+                    sum[n * M + m] = fma_of(factor[m], other, sum[n * M + m]);
+                }
             }
         }
     }
     vec<T, PART> part[SUMS];
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int i = 0; i < SUMS; i++) {
         part[i] = i < M * N ? folded<PART, lanes<T>>::sum(sum[i]) : splat_to<vec<T, PART>>::of(0);
     }
-#pragma GCC unroll 16
+#pragma GCC unroll 24
     for (int i = 0; i < SUMS; i += PART) {
         store_vec(sums + i, transposed<T, PART>::sums(part + i));
     }
