@@ -94,8 +94,7 @@ def wrapper_for(module: str, level: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{module}_{level}.cpp"
     path.write_text(
-        f"#define PyInit_{module} PyInit_{module}_{level}\n"
-        f'#include "../../instnorm/{module}.cpp"\n'
+        f'#define PyInit_{module} PyInit_{module}_{level}\n#include "../../instnorm/{module}.cpp"\n'
     )
     return str(path)
 

@@ -114,7 +114,7 @@ def looped(task: str, a: Array, b: Array | None = None, number: float = 0.0) -> 
 
 
 def added(a: Array, b: Array) -> Array:
-    """a + b; by several threads where that pays."""
+    """The sum of both; by several threads where that pays."""
     if a.nbytes >= memory.SMALLEST_RECYCLED and a.shape == b.shape and a.dtype == b.dtype:
         result = looped("add", a, b)
         if result is not None:
@@ -123,7 +123,7 @@ def added(a: Array, b: Array) -> Array:
 
 
 def multiplied(a: Array, b: Array, bias: Array | None = None) -> Array:
-    """a @ b, and a bias for each row of it, of matrices or batches of them of one dtype.
+    """The product of matrices or batches of them, and a bias for each of its rows.
 
     By loops of our own where there is one for the dtype: the threads of NumPy's BLAS would spin
     between its products, on the processors of the kernels' threads.

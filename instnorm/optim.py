@@ -15,7 +15,6 @@ from instnorm.tensor import Tensor
 
 __all__ = ["SGD"]
 
-# The first four are numbers.
 _OPTIONS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
 
 
@@ -142,17 +141,24 @@ class SGD:
     def _update_in_one_pass(
         self, param: Tensor, grad: npt.NDArray[Any], options: dict[str, Any]
     ) -> bool:
-        """Let the compiled loop do it. False, and nothing done, where it does not take the arrays."""
+        """Let the compiled loop do it. False: it does not take the arrays, and nothing is done."""
         buffer, first = None, False
         if options["momentum"] != 0:
             buffer = self._buffers.get(param)
             first = buffer is None
             if first:
                 buffer = np.empty_like(param.data)
-        numbers = [float(options[name]) for name in _OPTIONS[:4]]
         done = layers.descend_step(
-            *(param.data, grad, buffer, first, *numbers),
-            *(bool(options["nesterov"]), bool(options["maximize"])),
+            param.data,
+            grad,
+            buffer,
+            first,
+            lr=float(options["lr"]),
+            momentum=float(options["momentum"]),
+            dampening=float(options["dampening"]),
+            weight_decay=float(options["weight_decay"]),
+            nesterov=bool(options["nesterov"]),
+            maximize=bool(options["maximize"]),
         )
         if done and buffer is not None:
             self._buffers[param] = buffer

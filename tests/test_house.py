@@ -52,7 +52,9 @@ def imported(path):
             for alias in node.names:
                 room = PACKAGE / alias.name
                 inside = node.module == "instnorm" and (
-                    room.is_dir() or room.with_suffix(".py").exists() or alias.name in ("_core", "_layers")
+                    room.is_dir()
+                    or room.with_suffix(".py").exists()
+                    or alias.name in ("_core", "_layers")
                 )
                 yield node.lineno, f"instnorm.{alias.name}" if inside else node.module
 

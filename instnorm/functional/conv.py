@@ -492,8 +492,12 @@ def _convolved(
     lengths = geometry.large if adjoint else geometry.small
     result = empty_images((source.shape[0], channels, *lengths), wide, geometry.channels_last)
     layers.convolve(
-        *(as_dtype(source.data, wide), np.ascontiguousarray(weight.data, wide)),
-        *(None if bias is None else np.ascontiguousarray(bias.data, wide), result),
-        *(geometry.window, geometry.groups, adjoint),
+        as_dtype(source.data, wide),
+        np.ascontiguousarray(weight.data, wide),
+        None if bias is None else np.ascontiguousarray(bias.data, wide),
+        result,
+        geometry.window,
+        geometry.groups,
+        adjoint,
     )
     return as_dtype(result, dtype)

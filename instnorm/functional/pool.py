@@ -105,9 +105,9 @@ def _max_pool(
     input = as_tensor(input, "input")
     if input.ndim == axes + 1:
         batch = input.reshape(1, *input.shape)
-        window = (kernel_size, stride, padding, dilation, ceil_mode)
-        result = _max_pool(batch, *window, return_indices, axes)
-        return (result[0][0], result[1][0]) if return_indices else result[0]
+        arguments = (kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+        pooled = _max_pool(batch, *arguments, axes)
+        return (pooled[0][0], pooled[1][0]) if return_indices else pooled[0]
     kernel, steps, border = _window(input, kernel_size, stride, padding, axes)
     spacing = win.per_axis(dilation, axes, "dilation", 1)
     lengths = win.output_lengths(input.shape[2:], kernel, steps, border, spacing, ceil_mode)

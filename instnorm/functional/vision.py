@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -148,8 +149,9 @@ def _padded_axis(input: Tensor, axis: int, pair: win.Pad, mode: str) -> Tensor:
     """Pad one axis of an array of any rank, in NumPy."""
     shape = input.shape
     places = win.pad_places(shape[axis : axis + 1], (pair,), mode)[-shape[axis] - sum(pair) :]
-    before = (slice(None),) * axis
-    inside, sources = (*before, places >= 0), (*before, places[places >= 0])
+    before: tuple[Any, ...] = (slice(None),) * axis
+    inside: Any = (*before, places >= 0)
+    sources: Any = (*before, places[places >= 0])
 
     def forwards(array: Array) -> Array:
         result = np.zeros_like(

@@ -15,7 +15,7 @@ from instnorm._layouts import Array
 # What a function takes for its spatial axes: one number for all, or one for each.
 Numbers: TypeAlias = int | Sequence[int]
 Pad: TypeAlias = tuple[int, int]
-AdaptiveSize: TypeAlias = int | None | Sequence[int | None]
+AdaptiveSize: TypeAlias = int | Sequence[int | None] | None
 
 
 def per_axis(value: Any, axes: int, name: str, least: int) -> tuple[int, ...]:

@@ -73,6 +73,11 @@ class _Conv(_Affine):
                 widths += [self.padding[axis]] * 2  # type: ignore[list-item]
         return F.pad(input, widths, mode=self.padding_mode), (0,) * self._axes
 
+    def _arguments(self, input: Tensor | npt.NDArray[Any]) -> tuple[Any, ...]:
+        """What the function takes."""
+        padded, padding = self._padded(F.as_tensor(input, "input"))
+        return padded, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
+
     def extra_repr(self) -> str:
         """Return the arguments that are not PyTorch's defaults."""
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
@@ -99,10 +104,7 @@ class Conv1d(_Conv):
 
     def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
         """Convolve."""
-        padded, padding = self._padded(F.as_tensor(input, "input"))
-        return F.conv1d(
-            padded, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
-        )
+        return F.conv1d(*self._arguments(input))
 
 
 class Conv2d(_Conv):
@@ -133,10 +135,7 @@ class Conv2d(_Conv):
 
     def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
         """Convolve (N, C, H, W) or (C, H, W)."""
-        padded, padding = self._padded(F.as_tensor(input, "input"))
-        return F.conv2d(
-            padded, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
-        )
+        return F.conv2d(*self._arguments(input))
 
 
 class Conv3d(_Conv):
@@ -146,10 +145,7 @@ class Conv3d(_Conv):
 
     def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
         """Convolve."""
-        padded, padding = self._padded(F.as_tensor(input, "input"))
-        return F.conv3d(
-            padded, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
-        )
+        return F.conv3d(*self._arguments(input))
 
 
 class _ConvTranspose(_Conv):
@@ -180,6 +176,15 @@ class _ConvTranspose(_Conv):
         )
         self.output_padding = windows.per_axis(output_padding, self._axes, "output_padding", 0)
 
+    def _transposed_arguments(
+        self, input: Tensor | npt.NDArray[Any], output_size: Any
+    ) -> tuple[Any, ...]:
+        """What the function takes."""
+        input = F.as_tensor(input, "input")
+        extra = self._output_padding(input, output_size)
+        measures = (self.stride, self.padding, extra, self.groups, self.dilation)
+        return input, self.weight, self.bias, *measures
+
     def _output_padding(self, input: Tensor, output_size: Any) -> tuple[int, ...]:
         if output_size is None:
             return self.output_padding
@@ -205,12 +210,7 @@ class ConvTranspose1d(_ConvTranspose):
 
     def forward(self, input: Tensor | npt.NDArray[Any], output_size: Any = None) -> Tensor:
         """Apply the adjoint of the convolution to (N, C, L) or (C, L)."""
-        input = F.as_tensor(input, "input")
-        extra = self._output_padding(input, output_size)
-        return F.conv_transpose1d(
-            *(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups),
-            self.dilation,
-        )
+        return F.conv_transpose1d(*self._transposed_arguments(input, output_size))
 
 
 class ConvTranspose2d(_ConvTranspose):
@@ -243,12 +243,7 @@ class ConvTranspose2d(_ConvTranspose):
 
     def forward(self, input: Tensor | npt.NDArray[Any], output_size: Any = None) -> Tensor:
         """Apply the adjoint of the convolution to (N, C, H, W) or (C, H, W)."""
-        input = F.as_tensor(input, "input")
-        extra = self._output_padding(input, output_size)
-        return F.conv_transpose2d(
-            *(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups),
-            self.dilation,
-        )
+        return F.conv_transpose2d(*self._transposed_arguments(input, output_size))
 
 
 class ConvTranspose3d(_ConvTranspose):
@@ -258,9 +253,4 @@ class ConvTranspose3d(_ConvTranspose):
 
     def forward(self, input: Tensor | npt.NDArray[Any], output_size: Any = None) -> Tensor:
         """Apply the adjoint of the convolution to (N, C, D, H, W) or (C, D, H, W)."""
-        input = F.as_tensor(input, "input")
-        extra = self._output_padding(input, output_size)
-        return F.conv_transpose3d(
-            *(input, self.weight, self.bias, self.stride, self.padding, extra, self.groups),
-            self.dilation,
-        )
+        return F.conv_transpose3d(*self._transposed_arguments(input, output_size))

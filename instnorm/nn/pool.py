@@ -41,7 +41,7 @@ class _MaxPool(Module):
 class MaxPool1d(_MaxPool):
     """Largest element of each window; parameters as `functional.max_pool2d`."""
 
-    def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
+    def forward(self, input: Tensor | npt.NDArray[Any]) -> Any:
         """Pool (N, C, L) or (C, L)."""
         window = (self.kernel_size, self.stride, self.padding, self.dilation)
         return F.max_pool1d(input, *window, self.ceil_mode, self.return_indices)
@@ -50,7 +50,7 @@ class MaxPool1d(_MaxPool):
 class MaxPool2d(_MaxPool):
     """Largest element of each window; parameters as `functional.max_pool2d`."""
 
-    def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
+    def forward(self, input: Tensor | npt.NDArray[Any]) -> Any:
         """Pool (N, C, H, W) or (C, H, W)."""
         window = (self.kernel_size, self.stride, self.padding, self.dilation)
         return F.max_pool2d(input, *window, self.ceil_mode, self.return_indices)
@@ -59,7 +59,7 @@ class MaxPool2d(_MaxPool):
 class MaxPool3d(_MaxPool):
     """Largest element of each window; parameters as `functional.max_pool2d`."""
 
-    def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
+    def forward(self, input: Tensor | npt.NDArray[Any]) -> Any:
         """Pool (N, C, D, H, W) or (C, D, H, W)."""
         window = (self.kernel_size, self.stride, self.padding, self.dilation)
         return F.max_pool3d(input, *window, self.ceil_mode, self.return_indices)

@@ -601,7 +601,7 @@ def test_losses_are_torchs(name):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: nn.Conv2d(4, 6, 3, groups=3), ValueError, "groups=3 does not divide in_channels=4"),
+        (lambda: nn.Conv2d(4, 6, 3, groups=3), ValueError, "groups=3 does not divide in_channels"),
         (
             lambda: nn.Conv2d(4, 4, 3, padding_mode="mirror"),
             ValueError,
@@ -623,9 +623,13 @@ def test_losses_are_torchs(name):
             "output_size (30, 30) cannot be reached, expected from (12, 16)",
         ),
         (lambda: nn.Conv2d(4, 4, 0), ValueError, "kernel_size must be at least 1, got 0"),
-        (lambda: nn.Conv2d(4, 4, 3, padding="some"), ValueError, "padding must be integers, 'valid'"),
+        (lambda: nn.Conv2d(4, 4, 3, padding="some"), ValueError, "padding must be integers, '"),
         (lambda: nn.Conv2d(4, 4, 3, dtype=np.int64), RuntimeError, "floating point"),
-        (lambda: nn.Conv2d(4, 4, 3)(IMAGE.astype("f")), ValueError, "input has shape (2, 3, 6, 8), expected"),
+        (
+            lambda: nn.Conv2d(4, 4, 3)(IMAGE.astype("f")),
+            ValueError,
+            "input has shape (2, 3, 6, 8), expected",
+        ),
         (lambda: nn.Linear(4, 4)(IMAGE), ValueError, "expected 4 features"),
         (lambda: nn.Linear(4, 4)(None), TypeError, "input must be a Tensor or array, got None"),
         (lambda: nn.MaxPool2d(2)(IMAGE[0, 0]), ValueError, "input has shape (6, 8)"),
