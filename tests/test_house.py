@@ -18,7 +18,7 @@ ROOMS = [
     ["_core"],
     ["_layers"],
     ["_runtime"],
-    ["arrays", "_layouts"],
+    ["arrays", "_layouts", "statistics"],
     ["autograd", "tensor", "_primitives"],
     ["functional"],
     ["nn"],

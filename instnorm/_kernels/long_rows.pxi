@@ -123,14 +123,24 @@ cdef inline Scales scales_given(
     )
 
 
-cdef inline Moments row_moments(
-    const element *x, Py_ssize_t length, const row_kind *after
+cdef inline Moments moments_of_block(
+    const element *x, Py_ssize_t length, Py_ssize_t block, const row_kind *row, bint exact
 ) noexcept nogil:
-    cdef Moments row = block_moments(x, block_size(length, 0), after, 0), moments
-    cdef Py_ssize_t block, at
+    """Of a block of a row; `exact`: to the last digits of double, as parts are merged by."""
+    cdef Py_ssize_t at = block * BLOCK, n = block_size(length, block)
+    cdef row_kind after = advanced(row, at, sizeof(element))
+    if exact and element is not double:
+        return moments_in_double(x + at, n, &after)
+    return block_moments(x + at, n, &after)
+
+
+cdef inline Moments row_moments(
+    const element *x, Py_ssize_t length, const row_kind *after, bint exact
+) noexcept nogil:
+    cdef Moments row = moments_of_block(x, length, 0, after, exact), moments
+    cdef Py_ssize_t block
     for block in range(1, blocks_in(length)):
-        at = block * BLOCK
-        moments = block_moments(x + at, block_size(length, block), after, at)
+        moments = moments_of_block(x, length, block, after, exact)
         merge(&row, &moments)
     return row
 
@@ -148,7 +158,7 @@ cdef void forward_rows(
         at = row * job.stride
         if row_kind is row_epilogue:
             set_row_epilogue(x, &after, job, row)
-        moments = row_moments(x + at, job.length, &after)
+        moments = row_moments(x + at, job.length, &after, y == NULL)
         finish_row(&moments, job, row)
         if y != NULL:
             scales = scales_of_row(x, &moments, job, row)
@@ -289,9 +299,7 @@ cdef bint forward_split_rows(
         if row_kind is row_epilogue:
             set_row_epilogue(x, &after, job, row)
         for block in prange(blocks, num_threads=job.threads, schedule="static"):
-            moments[block] = block_moments(
-                x + at + block * BLOCK, block_size(job.length, block), &after, block * BLOCK
-            )
+            moments[block] = moments_of_block(x + at, job.length, block, &after, y == NULL)
         for block in range(1, blocks):
             merge(moments, moments + block)
         finish_row(moments, job, row)

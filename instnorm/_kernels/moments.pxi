@@ -203,23 +203,22 @@ cdef inline void centred_sums(
 
 
 cdef Moments block_moments(
-    const element *x, Py_ssize_t n,     # IN  at most BLOCK elements, which begin at `at`
-    const row_kind *row, Py_ssize_t at,
+    const element *x, Py_ssize_t n,     # IN  at most BLOCK elements
+    const row_kind *after,              # IN  of the block
 ) noexcept nogil:
-    cdef row_kind after = advanced(row, at, sizeof(element))
     cdef double sum1, sum2, most, pilot
-    cdef Py_ssize_t count = counted(&after, n)
+    cdef Py_ssize_t count = counted(after, n)
     if count == 0:
         return no_moments()
-    pilot = pilot_of(x, n, &after)
+    pilot = pilot_of(x, n, after)
     prefetch_pilots(x + n)
-    centred_sums(x, n, pilot, &after, &sum1, &sum2, &most)
+    centred_sums(x, n, pilot, after, &sum1, &sum2, &most)
     if sum1 * sum1 > most_missed(x) * count * sum2:
         pilot = rounded(x, pilot + sum1 / count)
-        centred_sums(x, n, pilot, &after, &sum1, &sum2, &most)
+        centred_sums(x, n, pilot, after, &sum1, &sum2, &most)
     if element is not double:
         if not (square_sum_fits(sum2, count) and most < OUTLIER * sum2):
-            return moments_in_double(x, n, &after)
+            return moments_in_double(x, n, after)
     return moments_of(count, pilot, sum1, sum2)
 
 

@@ -161,6 +161,23 @@ class Epilogue(NamedTuple):
 PLAIN = Epilogue(None, None, 0.01, False)
 
 
+def normalize_by(
+    input: Tensor,
+    mean: Array,
+    var: Array,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    mask: Array | None,
+) -> Tensor:
+    """As `instance_norm`, by constants of shape (N, C)."""
+    after = PLAIN if mask is None else Epilogue(mask, None, 0.01, False)
+    arguments = (input, weight, bias, None, None, (mean, var), eps, None, after)
+    if autograd.is_recorded(input, weight, bias):
+        return InstanceNorm.apply(*arguments)
+    return _run(*arguments)[0]
+
+
 def adaptive_instance_norm(content: Input, style: Input, eps: float = 1e-5) -> Tensor:
     r"""Give each channel of the content the mean and standard deviation of the style's.
 
@@ -387,8 +404,8 @@ class InstanceNorm(Function):
         ctx.mixed = (
             bias is not None and bias.data.dtype != (input if weight is None else weight).data.dtype
         )
-        # The bias has a part in the gradient only by what the activation passes.
-        needed = bias if after is not PLAIN else None
+        # The bias has a part in the gradient only by what the activation passes, and by its shape.
+        needed = bias if after is not PLAIN or (bias is not None and bias.ndim == 2) else None
         if not after.inplace:
             ctx.save_for_backward(
                 input, weight, used_mean, used_rstd, needed, residual, slope
@@ -410,7 +427,7 @@ class InstanceNorm(Function):
             grads = _differentiable_backward(
                 grad_output, input, weight, bias, residual, slope, given, ctx.eps, after
             )
-        elif after is PLAIN:
+        elif after is PLAIN and bias is None:
             # The array function narrows the parameters' gradients to one dtype. Where weight and
             # bias differ in theirs, they stay float64 here, and the graph narrows each to its own.
             run = arrays.gradients if ctx.mixed else arrays.instance_norm_backward

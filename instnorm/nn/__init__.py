@@ -4,6 +4,11 @@
 """
 
 from instnorm.nn import init, mindspore
+from instnorm.nn.conditional import (
+    ConditionalInstanceNorm1d,
+    ConditionalInstanceNorm2d,
+    ConditionalInstanceNorm3d,
+)
 from instnorm.nn.conv import (
     Conv1d,
     Conv2d,
@@ -46,6 +51,7 @@ from instnorm.nn.pool import (
     MaxPool2d,
     MaxPool3d,
 )
+from instnorm.nn.revin import RevIN
 
 __all__ = [
     "AdaptiveAvgPool1d",
@@ -54,6 +60,9 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "ConditionalInstanceNorm1d",
+    "ConditionalInstanceNorm2d",
+    "ConditionalInstanceNorm3d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -80,6 +89,7 @@ __all__ = [
     "Parameter",
     "ReLU",
     "ReflectionPad2d",
+    "RevIN",
     "Sequential",
     "Sigmoid",
     "Tanh",
