@@ -53,7 +53,7 @@ def innermost_loops(code):
 
 
 def hot_loops(level):
-    spec = importlib.util.find_spec(simd._module_name(level))
+    spec = importlib.util.find_spec(simd._module_name("_core", level))
     for name, code in functions(spec.origin):
         if re.search(HOT, name):
             for loop in innermost_loops(code):
