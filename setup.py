@@ -107,6 +107,7 @@ setup(
                 *(extension(m, f"instnorm/{m}.pyx", CPP_FLAGS + openmp) for m in BY_LEVEL),
                 extension("_runtime._cpu", "instnorm/_runtime/_cpu.pyx", []),
                 extension("_runtime._memory", "instnorm/_runtime/_memory.pyx", []),
+                extension("_special", "instnorm/_special.pyx", []),
             ]
         ),
         *(

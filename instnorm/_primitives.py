@@ -8,7 +8,7 @@ others each have a Function whose backward is written in Tensor operations.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,6 +17,7 @@ import numpy as np
 from instnorm._layouts import Array
 from instnorm._runtime import memory
 from instnorm._runtime.simd import layers
+from instnorm._special import erf
 from instnorm.autograd import Function, is_grad_enabled
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def is_half(dtype: np.dtype[Any]) -> bool:
 
 def _sum(array: Array, axes: tuple[int, ...], keepdims: bool) -> Array:
     if not is_half(array.dtype):
-        return np.asarray(array.sum(axis=axes, keepdims=keepdims))
+        wide = np.int64 if array.dtype.kind in "biu" else None
+        return np.asarray(array.sum(axis=axes, keepdims=keepdims, dtype=wide))
     # In bfloat16, 256 + 1 is 256: sums of half precision are taken in float32.
     with np.errstate(over="ignore"):
         summed = array.sum(axis=axes, keepdims=keepdims, dtype=np.float32)
@@ -146,6 +148,36 @@ def aligned(array: Array) -> Array:
 
 # --- arithmetic ------------------------------------------------------------------
 
+_KIND_OF_NUMBER = {"b": 0, "i": 1, "u": 1}
+
+
+def result_dtype(a: Array, b: Array) -> np.dtype[Any]:
+    """The dtype of an operation on both, by PyTorch's rules.
+
+    Floats come before integers, and integers before bool, whatever their widths; among numbers
+    of one kind, arrays come before scalars; what is left is NumPy's.
+    """
+    kinds = [_KIND_OF_NUMBER.get(array.dtype.kind, 2) for array in (a, b)]
+    if kinds[0] != kinds[1]:
+        return a.dtype if kinds[0] > kinds[1] else b.dtype
+    if (a.ndim == 0) != (b.ndim == 0):
+        return a.dtype if a.ndim else b.dtype
+    return np.promote_types(a.dtype, b.dtype)
+
+
+def alike(a: Tensor, b: Tensor) -> tuple[Array, Array]:
+    """The values of both, in the dtype of an operation on them."""
+    x, y = a.data, b.data
+    if x.dtype is y.dtype:
+        return x, y
+    dtype = result_dtype(x, y)
+    return x.astype(dtype, copy=False), y.astype(dtype, copy=False)
+
+
+def floating(array: Array) -> Array:
+    """The array; integers and bool as float32, as the functions of real numbers take them."""
+    return array.astype(np.float32) if array.dtype.kind in "biu" else array
+
 
 def _quietly(ufunc: Any, *arrays: Array) -> Array:
     """Apply a ufunc; inf and NaN stand in the result, as in PyTorch, and warn of nothing."""
@@ -159,7 +191,7 @@ class Add(Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
         ctx.shapes = a.shape, b.shape
-        return added(a.data, b.data)
+        return added(*alike(a, b))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -176,7 +208,8 @@ class Sub(Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
         ctx.shapes = a.shape, b.shape
-        return np.asarray(a.data - b.data)
+        x, y = alike(a, b)
+        return np.asarray(x - y)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -195,7 +228,8 @@ class Mul(Function):
         need_a, need_b = ctx.needs_input_grad
         ctx.shapes = a.shape, b.shape
         ctx.save_for_backward(a if need_b else None, b if need_a else None)
-        return np.asarray(a.data * b.data)
+        x, y = alike(a, b)
+        return np.asarray(x * y)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -213,7 +247,8 @@ class Div(Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
         ctx.save_for_backward(a, b)
-        return _quietly(np.divide, a.data, b.data)
+        x, y = alike(a, b)
+        return _quietly(np.divide, floating(x), floating(y))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -230,7 +265,7 @@ class Pow(Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
-        result = _quietly(np.power, a.data, b.data)
+        result = _quietly(np.power, *alike(a, b))
         ctx.save_for_backward(a, b)
         return result
 
@@ -259,8 +294,13 @@ class MatMul(Function):
             raise ValueError(
                 f"matmul needs at least 1 axis on both sides, got {a.shape} @ {b.shape}"
             )
+        dtype = a.dtype
+        if dtype != b.dtype:
+            raise RuntimeError(
+                f"a matrix product needs both sides of one dtype, got {dtype} and {b.dtype}; "
+                "cast one of them, for example by x.float(), or a model by net.double()"
+            )
         ctx.save_for_backward(a, b)
-        dtype = np.result_type(a.data, b.data)
         if is_half(dtype):  # NumPy is slow at float16, and has no bfloat16 matmul
             return np.asarray(_quietly(np.matmul, a.float().data, b.float().data), dtype)
         return multiplied(a.data, b.data)
@@ -290,7 +330,7 @@ class Where(Function):
     def forward(ctx: Any, mask: Array, a: Tensor, b: Tensor) -> Array:
         """Select element by element, with broadcasting."""
         ctx.mask, ctx.shapes = mask, (a.shape, b.shape)
-        return np.where(mask, a.data, b.data)
+        return np.where(mask, *alike(a, b))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[None, Tensor | None, Tensor | None]:
@@ -313,11 +353,12 @@ class _Elementwise(Function):
     value: Callable[[Array], Array]
     gradient: Callable[..., Tensor]
     uses: str | None
+    of_integers: bool
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor | Array:
         """Compute the value, and save what its gradient is made of: that or the argument."""
-        result = np.asarray(ctx.value(x.data))
+        result = np.asarray(ctx.value(x.data if ctx.of_integers else floating(x.data)))
         saved = x.new(result) if ctx.uses == "y" else x
         if ctx.uses is not None:
             ctx.save_for_backward(saved)
@@ -331,26 +372,99 @@ class _Elementwise(Function):
 
 
 def _elementwise(
-    name: str, value: Callable[[Array], Any], gradient: Callable[..., Any], uses: str | None = None
+    name: str,
+    value: Callable[[Array], Any],
+    gradient: Callable[..., Any],
+    uses: str | None = None,
+    of_integers: bool = False,
 ) -> type[_Elementwise]:
-    """A line of the table; `gradient` is a function of the result's gradient, and of x or y."""
-    attributes = {"value": staticmethod(value), "gradient": staticmethod(gradient), "uses": uses}
+    """A line of the table; `gradient` is a function of the result's gradient, and of x or y.
+
+    Integers are taken as float32, but where a function is one `of_integers` too.
+    """
+    attributes = {
+        "value": staticmethod(value),
+        "gradient": staticmethod(gradient),
+        "uses": uses,
+        "of_integers": of_integers,
+    }
     return type(name, (_Elementwise,), attributes)
 
 
-Neg = _elementwise("Neg", np.negative, lambda g: -g)
-Exp = _elementwise("Exp", partial(_quietly, np.exp), lambda g, y: g * y, uses="y")
-Log = _elementwise("Log", partial(_quietly, np.log), lambda g, x: g / x, uses="x")
-Sqrt = _elementwise("Sqrt", partial(_quietly, np.sqrt), lambda g, y: g / (y * 2), uses="y")
-Abs = _elementwise("Abs", np.abs, lambda g, x: g * np.sign(x.data), uses="x")
-Tanh = _elementwise("Tanh", np.tanh, lambda g, y: g * (1 - y * y), uses="y")
-# Where exp overflows, the result is 0, rightly.
-Sigmoid = _elementwise(
-    "Sigmoid",
-    partial(_quietly, lambda a: 1 / (1 + np.exp(-a))),
-    lambda g, y: g * (y * (1 - y)),
-    uses="y",
+def _sigmoid(a: Array) -> Array:
+    return _quietly(lambda a: 1 / (1 + np.exp(-a)), a)  # where exp overflows, it is 0, rightly
+
+
+def _widely(function: ArrayMap) -> ArrayMap:
+    """The same function, computed in float32 where its argument is half precision."""
+
+    def wide(a: Array) -> Array:
+        if is_half(a.dtype):
+            return np.asarray(_quietly(function, a.astype(np.float32)), a.dtype)
+        return _quietly(function, a)
+
+    return wide
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    return (Erf.apply(x * math.sqrt(0.5)) + 1) * 0.5
+
+
+def _normal_density(x: Tensor) -> Tensor:
+    return (x * x * -0.5).exp() * (1 / math.sqrt(2 * math.pi))
+
+
+def _softplus(a: Array) -> Array:
+    return _quietly(lambda a: np.maximum(a, 0) + np.log1p(np.exp(-np.abs(a))), a)
+
+
+Neg = _elementwise("Neg", np.negative, lambda g: -g, of_integers=True)
+Abs = _elementwise("Abs", np.abs, lambda g, x: g * np.sign(x.data), "x", of_integers=True)
+Exp = _elementwise("Exp", partial(_quietly, np.exp), lambda g, y: g * y, "y")
+Log = _elementwise("Log", partial(_quietly, np.log), lambda g, x: g / x, "x")
+Sqrt = _elementwise("Sqrt", partial(_quietly, np.sqrt), lambda g, y: g / (y * 2), "y")
+# The square root of a sum of squares, as in a norm, whose gradient at 0 is 0.
+Root = _elementwise("Root", np.sqrt, lambda g, y: g * (0.5 / y.where(y.data != 0, math.inf)), "y")
+Tanh = _elementwise("Tanh", np.tanh, lambda g, y: g * (1 - y * y), "y")
+Sigmoid = _elementwise("Sigmoid", _sigmoid, lambda g, y: g * (y * (1 - y)), "y")
+Softplus = _elementwise("Softplus", _softplus, lambda g, x: g * x.sigmoid(), "x")
+Erf = _elementwise(
+    "Erf", _widely(erf), lambda g, x: g * ((-x * x).exp() * (2 / math.sqrt(math.pi))), "x"
 )
+GELU = _elementwise(
+    "GELU",
+    _widely(lambda a: a * (0.5 + 0.5 * erf(a * math.sqrt(0.5)))),
+    lambda g, x: g * (_normal_cdf(x) + x * _normal_density(x)),
+    "x",
+)
+SiLU = _elementwise(
+    "SiLU",
+    _widely(lambda a: a * _sigmoid(a)),
+    lambda g, x: g * (x.sigmoid() * (1 + x * (1 - x.sigmoid()))),
+    "x",
+)
+
+
+class Clamp(Function):
+    """Each element, or the bound that it is beyond."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, least: float | None, most: float | None) -> Array:
+        """Clip; NaN stays NaN."""
+        ctx.inside = np.ones(x.shape, bool)
+        result = x.data
+        if least is not None:
+            ctx.inside &= x.data >= least
+            result = np.maximum(*alike(x, x._operand(least)))
+        if most is not None:
+            ctx.inside &= x.data <= most
+            result = np.minimum(*alike(x.new(result), x._operand(most)))
+        return np.asarray(result)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient passes where the element is not beyond a bound."""
+        return g * ctx.inside, None, None
 
 
 class LeakyReLU(Function):
@@ -414,6 +528,21 @@ class Amax(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         """Each of the largest gets its share."""
         return g * ctx.share, None
+
+
+class Cat(Function):
+    """Tensors one after the other along an axis."""
+
+    @staticmethod
+    def forward(ctx: Any, axis: int, *parts: Tensor) -> Array:
+        """Join."""
+        ctx.axis, ctx.lengths = axis, [part.shape[axis] for part in parts]
+        return np.concatenate([part.data for part in parts], axis)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        """Split."""
+        return None, *split(g, ctx.lengths, ctx.axis)
 
 
 class Softmax(Function):
@@ -511,6 +640,38 @@ def taken_along(x: Tensor, indices: Array, axis: int) -> Tensor:
         return result
 
     return linear(x, lambda a: np.take_along_axis(a, indices, axis), adjoint)
+
+
+def split(x: Tensor, lengths: Sequence[int], axis: int) -> tuple[Tensor, ...]:
+    """Parts of these lengths along an axis."""
+    ends = np.cumsum(lengths).tolist()
+    before = (slice(None),) * axis
+    return tuple([x[(*before, slice(end - n, end))] for end, n in zip(ends, lengths, strict=True)])
+
+
+def accumulated(x: Tensor, axis: int) -> Tensor:
+    """Sums of each element and those before it along an axis."""
+
+    def forwards(array: Array) -> Array:
+        wide = np.float32 if is_half(array.dtype) else None
+        return np.cumsum(array, axis, dtype=wide).astype(array.dtype, copy=False)
+
+    return linear(x, forwards, lambda a: np.flip(forwards(np.flip(a, axis)), axis))
+
+
+def product_over(x: Tensor, axis: int) -> Tensor:
+    """The product along an axis, which it keeps: halves are multiplied until one is left.
+
+    Unlike the quotient of product and element, the gradients of this are right where there are
+    zeros.
+    """
+    before = (slice(None),) * axis
+    while x.shape[axis] > 1:
+        half = x.shape[axis] // 2
+        product = x[(*before, slice(0, half))] * x[(*before, slice(half, 2 * half))]
+        rest = x[(*before, slice(2 * half, None))]
+        x = product if rest.shape[axis] == 0 else Cat.apply(axis, product, rest)
+    return x
 
 
 def cast(x: Tensor, dtype: np.dtype[Any]) -> Tensor:

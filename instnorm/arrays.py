@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -128,7 +129,8 @@ def instance_norm(
     eps : float, default 1e-5
         Added to the variance; finite and not negative.
     channel_axis : int, default 1
-        Which axis of `x` is C; -1 for images of shape (N, H, W, C).
+        Which axis of `x` is C; -1 for images of shape (N, H, W, C). With -1, three axes
+        that look like one image, which has no N, bring a UserWarning.
     mask : array_like of bool, of shape (N, spatial...), optional
         True where an element counts. Statistics are taken of those, at least two of
         each sample; the output is 0 elsewhere, whatever `x` holds there.
@@ -568,9 +570,22 @@ def _checked_input(x: Any, channel_axis: int, out: Array | None) -> tuple[Array,
     if array.ndim < 3:
         raise ValueError(f"x has shape {array.shape}, expected at least 3 axes: (N, C, spatial...)")
     axis = _checked_channel_axis(channel_axis, array.ndim)
+    if array.ndim == 3 and channel_axis == -1:
+        _warn_of_one_image(array.shape)
     if out is not None:
         _check_out(out, array)
     return array, axis
+
+
+def _warn_of_one_image(shape: tuple[int, ...]) -> None:
+    if min(shape[:2]) < 8 or shape[2] not in (1, 3, 4):  # hardly grey, RGB or RGBA
+        return
+    warnings.warn(
+        f"x of shape {shape} is read as {shape[0]} sequences of length {shape[1]}, not as one "
+        "image: for an image (H, W, C) pass x[None], for sequences (N, L, C) pass channel_axis=2",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def _parameter(

@@ -13,9 +13,11 @@ the gradients carry a graph of their own, and can be differentiated again.
 from __future__ import annotations
 
 import contextlib
-import sys
+import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from sys import getrefcount
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
@@ -97,7 +99,15 @@ class enable_grad(_SetGradEnabled):  # noqa: N801 - PyTorch's name
 # --- Function ----------------------------------------------------------------
 
 # Where a gradient goes: (node, which of its outputs) or (leaf, 0); None: nowhere.
-_Edge: TypeAlias = "tuple[Function | Tensor, int] | None"
+_Target: TypeAlias = "Function | Tensor"
+_Edge: TypeAlias = "tuple[_Target, int] | None"
+# What waits for more to come: a gradient for each output of a node, one for a leaf.
+_Pending: TypeAlias = "dict[_Target, list[Tensor | None]]"
+# By number: (which output, what to call with its gradient).
+_Hooks: TypeAlias = "dict[int, tuple[int, Callable[[Tensor], Tensor | None]]]"
+
+
+_numbers = itertools.count()
 
 
 class Function:
@@ -111,13 +121,6 @@ class Function:
 
     `ctx` is the node: an instance of the subclass, on which forward leaves what
     backward needs.
-
-    Attributes
-    ----------
-    needs_input_grad : tuple of bool
-        For each argument of `apply`, whether a gradient is wanted.
-    saved_tensors : tuple
-        What forward gave to `save_for_backward`.
 
     Examples
     --------
@@ -137,13 +140,14 @@ class Function:
     tensor([12.])
     """
 
-    needs_input_grad: tuple[bool, ...]
-    _edges: tuple[_Edge, ...]
-    _specs: tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]  # shape, dtype of each output
+    _edges: Sequence[_Edge]
+    _specs: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]  # shape, dtype of each output
+    _hooks: _Hooks | None = None  # of the outputs
+    _number: int  # nodes are numbered in the order of their making
     # What was saved, None once it was freed; the version of each Tensor in it; and for those
     # that are outputs of the node itself, which one.
     _saved: tuple[Any, ...] | None = ()
-    _versions: tuple[int | None, ...] = ()
+    _versions: Sequence[int | None] = ()
     _saved_outputs: tuple[tuple[int, int], ...] = ()
 
     @staticmethod
@@ -166,22 +170,20 @@ class Function:
             What forward returned, as Tensors.
         """
         node = cls()
-        needs: list[bool] = []
-        edges: list[_Edge] = []
-        large = False
-        for a in args:
-            if isinstance(a, _tensor.Tensor):
-                needs.append(a._requires_grad)
-                edges.append(_edge_to(a) if a._requires_grad else None)
+        edges: list[_Edge] = [None] * len(args)
+        recorded = large = False
+        for i, a in enumerate(args):
+            if isinstance(a, Tensor):
                 if a.data.nbytes >= SMALLEST_RECYCLED:
                     large = True  # the result may be so too: allocate it from the cache
-            else:
-                needs.append(False)
-                edges.append(None)
-        node.needs_input_grad = tuple(needs)
-        node._edges = tuple(edges)
+                if a._requires_grad:
+                    recorded = True
+                    source = a.grad_fn  # _edge_to(a), without the call
+                    edges[i] = (a, 0) if source is None else (source, a._output_index)
+        node._edges = edges
         recording = _mode.enabled
-        _mode.enabled = False
+        if recording:
+            _mode.enabled = False
         try:
             if large:
                 with recycled_memory():
@@ -189,19 +191,35 @@ class Function:
             else:
                 result = cls.forward(node, *args)
         finally:
-            _mode.enabled = recording
-        is_new = type(result) is np.ndarray
-        if is_new:
-            outputs: tuple[Tensor, ...] = (_tensor.Tensor._of(result),)
-        else:
-            results = result if isinstance(result, tuple) else (result,)
-            outputs = tuple([_as_output(r, args) for r in results])
-        if recording and True in needs:
-            node._record(outputs)
-            if not is_new:
-                node._find_saved_outputs(outputs)
+            if recording:
+                _mode.enabled = True
+        recorded = recorded and recording
+        if recorded:
+            node._number = next(_numbers)
+        if type(result) is np.ndarray:
+            out = Tensor._of(result)
+            if recorded:
+                dtype = result.dtype
+                node._specs = ((result.shape, dtype),)
+                if dtype.kind not in "biu":
+                    out.grad_fn, out._output_index, out._requires_grad = node, 0, True
+            return out
+        outputs = tuple(
+            [_as_output(r, args) for r in (result if isinstance(result, tuple) else (result,))]
+        )
+        if recorded:
+            node._specs = [(out.data.shape, out.data.dtype) for out in outputs]
+            for index, out in enumerate(outputs):
+                if out.data.dtype.kind not in "biu":
+                    out._set_history(node, index)
+            node._find_saved_outputs(outputs)
         # The return type says Tensor for a tuple of them too, as a Tensor can be unpacked as well.
         return cast("Tensor", outputs) if isinstance(result, tuple) else outputs[0]
+
+    @property
+    def needs_input_grad(self) -> tuple[bool, ...]:
+        """For each argument of `apply`, whether a gradient is wanted."""
+        return tuple([edge is not None for edge in self._edges])
 
     def save_for_backward(self, *values: Tensor | np.ndarray[Any, Any] | None) -> None:
         """Keep Tensors, or arrays that are constants, for backward.
@@ -210,9 +228,7 @@ class Function:
         a saved Tensor in place makes backward raise an error.
         """
         self._saved = values
-        self._versions = tuple(
-            [v._counter[0] if isinstance(v, _tensor.Tensor) else None for v in values]
-        )
+        self._versions = [v._counter[0] if isinstance(v, Tensor) else None for v in values]
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
@@ -238,12 +254,6 @@ class Function:
             values[place]._set_history(self, index)
         return tuple(values)
 
-    def _record(self, outputs: tuple[Tensor, ...]) -> None:
-        self._specs = tuple([(out.data.shape, out.data.dtype) for out in outputs])
-        for index, out in enumerate(outputs):
-            if out.data.dtype.kind not in "biu":
-                out._set_history(self, index)
-
     def _find_saved_outputs(self, outputs: tuple[Tensor, ...]) -> None:
         """Keep no reference to the node's own outputs: it would be a cycle."""
         saved = list(self._saved or ())
@@ -256,17 +266,65 @@ class Function:
 
 
 def _as_output(result: Any, args: tuple[Any, ...]) -> Tensor:
-    if not isinstance(result, _tensor.Tensor):
-        return _tensor.Tensor._of(np.asarray(result))
+    if not isinstance(result, Tensor):
+        return Tensor._of(np.asarray(result))
     # A Tensor that has a history, or is an argument, must not get another history.
     if result.requires_grad or any(result is a for a in args):
         return result.detach()
     return result
 
 
-def _edge_to(tensor: Tensor) -> tuple[Function | Tensor, int]:
+def _edge_to(tensor: Tensor) -> tuple[_Target, int]:
     node = tensor.grad_fn
-    return tensor if node is None else node, tensor._output_index
+    return (tensor, 0) if node is None else (node, tensor._output_index)
+
+
+# --- hooks -----------------------------------------------------------------------
+
+
+class RemovableHandle:
+    """Takes a hook back: `remove`, or the end of a ``with`` block."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, hooks: dict[int, Any], hook: Any) -> None:
+        self._hooks = hooks
+        self._number = next(self._numbers)
+        hooks[self._number] = hook
+
+    def remove(self) -> None:
+        """Take the hook back, if it has not been yet."""
+        self._hooks.pop(self._number, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+def register_hook(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+    """Have `hook` called with the gradient of `tensor`; a Tensor that it returns replaces it."""
+    if not tensor._requires_grad:
+        raise RuntimeError("a hook needs a Tensor that requires gradients, and this one does not")
+    target, index = _edge_to(tensor)
+    if target._hooks is None:
+        target._hooks = {}
+    return RemovableHandle(target._hooks, (index, hook))
+
+
+def _run_hooks(hooks: _Hooks, grads: list[Tensor | None]) -> None:
+    for index, hook in list(hooks.values()):
+        before = grads[index]
+        after = None if before is None else hook(before)
+        if before is None or after is None:
+            continue
+        if not isinstance(after, Tensor) or after.shape != before.shape:
+            got = f"shape {after.shape}" if isinstance(after, Tensor) else type(after).__name__
+            raise RuntimeError(
+                f"a hook returned {got}, expected None or a Tensor of shape {before.shape}"
+            )
+        grads[index] = after.to(before.dtype)
 
 
 # --- the backward pass ---------------------------------------------------------
@@ -320,7 +378,7 @@ def grad(
     """
     outputs = _sequence(outputs, "outputs")
     inputs = _sequence(inputs, "inputs")
-    if grad_outputs is None or isinstance(grad_outputs, _tensor.Tensor):
+    if grad_outputs is None or isinstance(grad_outputs, Tensor):
         grad_outputs = [grad_outputs] * len(outputs) if grad_outputs is None else [grad_outputs]
     if len(grad_outputs) != len(outputs):
         raise RuntimeError(
@@ -330,7 +388,8 @@ def grad(
     for i, tensor in enumerate(inputs):
         if not tensor.requires_grad:
             raise RuntimeError(f"inputs[{i}] does not require gradients")
-    found = _run_backward(outputs, grad_outputs, inputs, create_graph, retain_graph)
+    seeds = [seed(out, g) for out, g in zip(outputs, grad_outputs, strict=True)]
+    found = run_backward(seeds, inputs, create_graph, retain_graph)
     if not allow_unused:
         for i, gradient in enumerate(found):
             if gradient is None:
@@ -341,107 +400,95 @@ def grad(
     return found
 
 
-def backward(tensor: Tensor, gradient: Any, create_graph: bool, retain_graph: bool | None) -> None:
-    """Accumulate the gradients of `tensor` into the `grad` of the graph's leaves."""
-    _run_backward([tensor], [gradient], None, create_graph, retain_graph)
-
-
 def _sequence(value: Any, name: str) -> Sequence[Tensor]:
-    values = [value] if isinstance(value, _tensor.Tensor) else list(value)
+    values = [value] if isinstance(value, Tensor) else list(value)
     for i, entry in enumerate(values):
-        if not isinstance(entry, _tensor.Tensor):
+        if not isinstance(entry, Tensor):
             raise TypeError(f"{name}[{i}] must be a Tensor, got {type(entry).__name__}")
     return values
 
 
-def _run_backward(
-    outputs: Sequence[Tensor],
-    grad_outputs: Sequence[Any],
+def run_backward(
+    seeds: Sequence[tuple[_Target, int, Tensor]],
     inputs: Sequence[Tensor] | None,
     create_graph: bool,
     retain_graph: bool | None,
 ) -> tuple[Tensor | None, ...]:
-    """Send gradients from the outputs to the leaves, or to `inputs` where given."""
-    seeds = [_seed(out, g) for out, g in zip(outputs, grad_outputs, strict=True)]
-    order = _consumers_last([out.grad_fn for out in outputs if out.grad_fn is not None])
-    sink = _Leaves(create_graph) if inputs is None else _Inputs(inputs, order)
-    pending: dict[Function, list[Tensor | None]] = {}
-    retain_graph = create_graph if retain_graph is None else retain_graph
+    """Send gradients from the seeds to the leaves' `grad`, or, returned, to `inputs`.
+
+    The newest node goes first: all that use its outputs are newer, so they have run, and its
+    gradients are complete.
+    """
+    wanted = None if inputs is None else _Wanted(inputs, [target for target, _, _ in seeds])
+    if retain_graph is None:
+        retain_graph = create_graph
+    pending: _Pending = {}
+    ready: list[tuple[int, Function]] = []  # a heap, whose first node is the newest
 
     before = _mode.enabled
     _mode.enabled = create_graph
     try:
-        for out, seed in zip(outputs, seeds, strict=True):
-            _send(seed, _edge_to(out), pending, sink)
-        while order:
-            node = order.pop()
-            grads = pending.pop(node, None)
-            if grads is not None and sink.accept_from_node(node, grads):
-                _run_node(node, grads, pending, sink)
+        for target, index, gradient in seeds:
+            _add(gradient, target, index, pending, ready)
+        while ready:
+            node = heappop(ready)[1]
+            grads = pending.pop(node)
+            if node._hooks is not None:
+                _run_hooks(node._hooks, grads)
+            if wanted is None or wanted.takes(node, grads):
+                _run_node(node, grads, pending, ready)
                 if not retain_graph:
                     node._saved = None if node._saved else ()
-        return sink.result()
+        for leaf, grads in pending.items():  # only leaves are left
+            if leaf._hooks is not None and (wanted is None or wanted.has(leaf)):
+                _run_hooks(leaf._hooks, grads)
+        if wanted is not None:
+            return wanted.found(pending)
+        while pending:
+            leaf, grads = pending.popitem()
+            _accumulate(leaf, grads.pop(), create_graph)  # type: ignore[arg-type]
+        return ()
     finally:
         _mode.enabled = before
 
 
-def _seed(output: Tensor, gradient: Any) -> Tensor:
-    """Return the gradient that the backward pass starts with at `output`."""
-    if not output.requires_grad:
+def seed(output: Tensor, gradient: Any) -> tuple[_Target, int, Tensor]:
+    """Return where the backward pass starts for `output`, and with which gradient."""
+    if not output._requires_grad:
         raise RuntimeError(
             "this Tensor does not require gradients and has no grad_fn: nothing that it was "
             "computed from was created with requires_grad=True, or it was computed under no_grad"
         )
+    data = output.data
     if gradient is None:
-        if output.data.size != 1:
+        if data.size != 1:
             raise RuntimeError(
                 f"gradient can be left out only for a scalar, and the Tensor has shape "
-                f"{output.shape}; pass one of that shape, or reduce the Tensor by .sum() or .mean()"
+                f"{data.shape}; pass one of that shape, or reduce the Tensor by .sum() or .mean()"
             )
-        return _tensor.Tensor._of(np.ones(output.shape, output.dtype))
-    seed = gradient if isinstance(gradient, _tensor.Tensor) else _tensor.Tensor(gradient)
-    if seed.shape != output.shape:
+        gradient = Tensor._of(np.ones(data.shape, data.dtype))
+    elif not isinstance(gradient, Tensor):
+        gradient = Tensor(gradient)
+    if gradient.data.shape != data.shape:
         raise RuntimeError(
-            f"gradient has shape {seed.shape}, expected that of the Tensor, {output.shape}"
+            f"gradient has shape {gradient.shape}, expected that of the Tensor, {data.shape}"
         )
-    return seed
-
-
-def _consumers_last(roots: list[Function]) -> list[Function]:
-    """All nodes that the roots lead to, each one before every node that uses its output.
-
-    A depth-first search with a stack of its own: Python's would overflow on deep graphs.
-    """
-    if len(roots) == 1 and not _functions_behind(roots[0]):
-        return roots
-    order: list[Function] = []
-    seen: set[Function] = set()
-    stack: list[tuple[Function, bool]] = [(root, False) for root in roots]
-    while stack:
-        node, expanded = stack.pop()
-        if expanded:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack += [(below, False) for below in _functions_behind(node) if below not in seen]
-    return order
-
-
-def _functions_behind(node: Function) -> list[Function]:
-    return [edge[0] for edge in node._edges if edge and isinstance(edge[0], Function)]
+    if gradient.data.dtype != data.dtype:
+        gradient = gradient.to(data.dtype)
+    return *_edge_to(output), gradient
 
 
 def _run_node(
     node: Function,
     grads: list[Tensor | None],
-    pending: dict[Function, list[Tensor | None]],
-    sink: _Leaves | _Inputs,
+    pending: _Pending,
+    ready: list[tuple[int, Function]],
 ) -> None:
     """Run the node's backward, and send on what it returns for each argument."""
-    for index, g in enumerate(grads):
-        if g is None:
-            grads[index] = _tensor.Tensor._of(np.zeros(*node._specs[index]))
+    if len(grads) > 1:
+        for index, g in enumerate(grads):
+            if g is None:
+                grads[index] = Tensor._of(np.zeros(*node._specs[index]))
     result = node.backward(node, *grads)
     if not isinstance(result, tuple):
         result = (result,)
@@ -451,45 +498,46 @@ def _run_node(
             f"{len(node._edges)}: one for each argument of apply"
         )
     for edge, g in zip(node._edges, result):  # noqa: B905 - strict=True takes time, and the lengths were compared
-        if edge is not None and g is not None:
-            _send(g, edge, pending, sink, node)
+        if edge is None or g is None:
+            continue
+        target, index = edge
+        if isinstance(target, Tensor):
+            shape, dtype = target.data.shape, target.data.dtype
+        else:
+            shape, dtype = target._specs[index]
+        if not isinstance(g, Tensor) or g.data.shape != shape:
+            raise _error_of_gradient(node, edge, g, shape)
+        if g.data.dtype is not dtype and g.data.dtype != dtype:
+            g = g.to(dtype)
+        _add(g, target, index, pending, ready)
 
 
-def _send(
-    gradient: Any,
-    edge: tuple[Function | Tensor, int],
-    pending: dict[Function, list[Tensor | None]],
-    sink: _Leaves | _Inputs,
-    sender: Function | None = None,
+def _add(
+    gradient: Tensor,
+    target: _Target,
+    index: int,
+    pending: _Pending,
+    ready: list[tuple[int, Function]],
 ) -> None:
-    target, index = edge
-    if isinstance(target, Function):
-        shape, dtype = target._specs[index]
-    else:
-        shape, dtype = target.data.shape, target.data.dtype
-    if not isinstance(gradient, _tensor.Tensor) or gradient.data.shape != shape:
-        raise _error_of_gradient(sender, edge, gradient, shape)
-    if gradient.data.dtype is not dtype and gradient.data.dtype != dtype:
-        gradient = gradient.to(dtype)
-    if not isinstance(target, Function):
-        sink.accept_for_leaf(target, gradient)
-        return
-    slots = pending.setdefault(target, [None] * len(target._specs))
+    """Add a gradient to what waits at one output of a node, or at a leaf."""
+    slots = pending.get(target)
+    if slots is None:
+        if isinstance(target, Tensor):
+            pending[target] = [gradient]
+            return
+        heappush(ready, (-target._number, target))
+        pending[target] = slots = [None] * len(target._specs)
     so_far = slots[index]
     slots[index] = gradient if so_far is None else so_far + gradient
 
 
 def _error_of_gradient(
-    sender: Function | None,
-    edge: tuple[Function | Tensor, int],
-    gradient: Any,
-    shape: tuple[int, ...],
+    sender: Function, edge: _Edge, gradient: Any, shape: tuple[int, ...]
 ) -> Exception:
     """What to raise where a backward returned a gradient that does not fit."""
-    assert sender is not None  # the gradients that a pass starts with were checked by `_seed`
     start = f"{type(sender).__name__}.backward returned "
     argument = f"argument {sender._edges.index(edge)}"
-    if not isinstance(gradient, _tensor.Tensor):
+    if not isinstance(gradient, Tensor):
         return TypeError(
             f"{start}{type(gradient).__name__} for {argument}, expected a Tensor or None"
         )
@@ -499,54 +547,35 @@ def _error_of_gradient(
     )
 
 
-# Where gradients end up. `accept_from_node` also says whether the node's backward has to run.
-
-
-class _Leaves:
-    """Gradients go to the leaves' `grad`, all of them together at the end."""
-
-    def __init__(self, create_graph: bool) -> None:
-        self._create_graph = create_graph
-        self._found: dict[Tensor, Tensor] = {}
-
-    def accept_from_node(self, node: Function, grads: list[Tensor | None]) -> bool:
-        return True
-
-    def accept_for_leaf(self, leaf: Tensor, gradient: Tensor) -> None:
-        so_far = self._found.get(leaf)
-        self._found[leaf] = gradient if so_far is None else so_far + gradient
-
-    def result(self) -> tuple[Tensor | None, ...]:
-        while self._found:
-            leaf, gradient = self._found.popitem()
-            if self._create_graph:
-                leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient
-            elif leaf._grad is None:
-                array = gradient.data
-                # The array becomes the leaf's gradient without a copy only if nobody else holds it:
-                # two leaves may have been sent the same one, or a backward function may keep it.
-                unseen = (
-                    sys.getrefcount(gradient) <= _UNSHARED
-                    and sys.getrefcount(array) <= _UNSHARED + 1  # the Tensor's own reference
-                    and array.flags.owndata
-                    and array.flags.writeable
-                    and array.strides == leaf.data.strides
-                )
-                if not unseen:
-                    leaf._grad = _tensor.Tensor._of(_copy_like(array, leaf.data))
-                elif type(gradient) is _tensor.Tensor and not gradient._requires_grad:
-                    leaf._grad = gradient
-                else:
-                    leaf._grad = _tensor.Tensor._of(array)
-            else:
-                leaf._grad = _tensor.Tensor._of(np.asarray(leaf._grad.data + gradient.data))
-        return ()
+def _accumulate(leaf: Tensor, gradient: Tensor, create_graph: bool) -> None:
+    """Add a gradient to the leaf's `grad`."""
+    if create_graph:
+        leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient
+    elif leaf._grad is not None:
+        leaf._grad = Tensor._of(np.asarray(leaf._grad.data + gradient.data))
+    else:
+        array = gradient.data
+        # The array becomes the leaf's gradient without a copy only if nobody else holds it:
+        # two leaves may have been sent the same one, or a backward function may keep it.
+        unseen = (
+            getrefcount(gradient) <= _UNSHARED
+            and getrefcount(array) <= _UNSHARED + 1  # the Tensor's own reference
+            and (flags := array.flags).owndata
+            and flags.writeable
+            and array.strides == leaf.data.strides
+        )
+        if not unseen:
+            leaf._grad = Tensor._of(_copy_like(array, leaf.data))
+        elif type(gradient) is Tensor and not gradient._requires_grad:
+            leaf._grad = gradient
+        else:
+            leaf._grad = Tensor._of(array)
 
 
 def _references_to_a_local() -> int:
     """How many references this interpreter counts to what one local variable holds."""
     local = object()
-    return sys.getrefcount(local)
+    return getrefcount(local)
 
 
 _UNSHARED = _references_to_a_local()
@@ -560,42 +589,45 @@ def _copy_like(array: np.ndarray[Any, Any], like: np.ndarray[Any, Any]) -> np.nd
     return copy
 
 
-class _Inputs:
-    """Gradients go to a tuple; only nodes that lead to one of the inputs are run."""
+class _Wanted:
+    """What `grad` asks for: the gradients at some edges, and so the nodes that lead to these."""
 
-    def __init__(self, inputs: Sequence[Tensor], order: list[Function]) -> None:
-        self._wanted = [_edge_to(tensor) for tensor in inputs]
-        self._found: dict[tuple[int, int], Tensor] = {}
-        wanted = {(id(edge[0]), edge[1]) for edge in self._wanted if edge is not None}
-        self._keys = wanted
+    def __init__(self, inputs: Sequence[Tensor], roots: list[_Target]) -> None:
+        self._edges = [_edge_to(tensor) for tensor in inputs]
+        self._at_nodes: _Pending = {}
+        self._targets = {target for target, _ in self._edges}
+        wanted = set(self._edges)
         self._leading: set[Function] = set()
-        for node in order:
-            for edge in node._edges:
-                if edge is not None and (
-                    (id(edge[0]), edge[1]) in wanted or edge[0] in self._leading
-                ):
-                    self._leading.add(node)
+        for node in sorted(_nodes_behind(roots), key=lambda node: node._number):
+            if any(e is not None and (e in wanted or e[0] in self._leading) for e in node._edges):
+                self._leading.add(node)
 
-    def accept_from_node(self, node: Function, grads: list[Tensor | None]) -> bool:
-        for index, gradient in enumerate(grads):
-            if gradient is not None and (id(node), index) in self._keys:
-                self._found[id(node), index] = gradient
+    def takes(self, node: Function, grads: list[Tensor | None]) -> bool:
+        """Note the gradients of the node's outputs; return whether its backward has to run."""
+        if self.has(node):
+            self._at_nodes[node] = list(grads)
         return node in self._leading
 
-    def accept_for_leaf(self, leaf: Tensor, gradient: Tensor) -> None:
-        key = (id(leaf), 0)
-        if key in self._keys:
-            so_far = self._found.get(key)
-            self._found[key] = gradient if so_far is None else so_far + gradient
+    def has(self, target: _Target) -> bool:
+        """Return whether a gradient of this node or leaf is asked for."""
+        return target in self._targets
 
-    def result(self) -> tuple[Tensor | None, ...]:
-        return tuple(
-            [
-                None if edge is None else self._found.get((id(edge[0]), edge[1]))
-                for edge in self._wanted
-            ]
-        )
+    def found(self, at_leaves: _Pending) -> tuple[Tensor | None, ...]:
+        """Return one gradient for each of the inputs, None where none came."""
+        found: _Pending = {**self._at_nodes, **at_leaves}
+        return tuple([found[t][index] if t in found else None for t, index in self._edges])
+
+
+def _nodes_behind(roots: Sequence[_Target]) -> set[Function]:
+    found: set[Function] = set()
+    stack = list(roots)
+    while stack:  # not by recursion: Python's stack would overflow on deep graphs
+        node = stack.pop()
+        if isinstance(node, Function) and node not in found:
+            found.add(node)
+            stack += [edge[0] for edge in node._edges if edge is not None]
+    return found
 
 
 # The one import at the end: Tensor's operations are Functions, so `tensor` needs what is above.
-import instnorm.tensor as _tensor  # noqa: E402
+from instnorm.tensor import Tensor  # noqa: E402

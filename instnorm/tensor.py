@@ -7,7 +7,8 @@ is in `_primitives`, the graph in `autograd`.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,11 +16,12 @@ import numpy.typing as npt
 
 from instnorm import _primitives as ops
 from instnorm import autograd
+from instnorm._missing import missing
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from instnorm.autograd import Function
+    from instnorm.autograd import Function, RemovableHandle
 
 __all__ = ["Tensor", "tensor"]
 
@@ -27,20 +29,66 @@ Operand: TypeAlias = "Tensor | npt.NDArray[Any] | float"
 
 
 _new = object.__new__
+_FLOAT32, _INT64 = np.dtype(np.float32), np.dtype(np.int64)
+
+
+class Device(str):
+    """Where a Tensor is: on the CPU."""
+
+    __slots__ = ()
+
+    def __new__(cls, name: object = "cpu") -> Device:
+        check_device(name)
+        return super().__new__(cls, "cpu")
+
+    @property
+    def type(self) -> str:
+        """The kind of device."""
+        return str(self)
+
+
+def check_device(device: object) -> None:
+    """Raise an error unless it is the CPU."""
+    if device is not None and str(device) not in ("cpu", "cpu:0"):
+        raise ValueError(f"device must be None or 'cpu', got {device!r}")
+
+
+_CPU = Device()
 
 
 class MaxResult(NamedTuple):
-    """What ``x.max(dim)`` returns."""
+    """What ``x.max(dim)`` and ``x.min(dim)`` return."""
 
     values: Tensor
     indices: Tensor
 
 
+# What PyTorch's Tensor has and this one has not: what to write.
+_INSTEAD = {
+    "cuda": "instnorm computes on the CPU",
+    "mm": "write x @ y",
+    "bmm": "write x @ y",
+    "t": "write x.T",
+    "masked_fill": "write x.where(~mask, value)",
+    "int": "write x.to(instnorm.int32)",
+    "bool": "write x.to(instnorm.bool)",
+    "type": "write x.to(dtype)",
+    "add": "write x + y",
+    "sub": "write x - y",
+    "mul": "write x * y",
+    "div": "write x / y",
+    "neg": "write -x",
+    "eq": "write x == y",
+    "nelement": "write x.numel()",
+    "unbind": "write tuple(x)",
+}
+
+
 class Tensor:
     """An n-dimensional array with gradients.
 
-    Operations follow NumPy's broadcasting and dtype promotion; names and behaviour
-    are PyTorch's.
+    Operations follow NumPy's broadcasting; names, dtype promotion and behaviour are
+    PyTorch's.
 
     Parameters
     ----------
@@ -78,6 +126,7 @@ class Tensor:
         "__weakref__",
         "_counter",
         "_grad",
+        "_hooks",
         "_output_index",
         "_requires_grad",
         "data",
@@ -89,13 +138,22 @@ class Tensor:
 
     data: npt.NDArray[Any]
     grad_fn: Function | None
+    _output_index: int  # which output of `grad_fn` it is; not set for a leaf
     _counter: list[int]  # how often the memory was changed in place; views share it
 
-    def __init__(self, data: npt.ArrayLike | Tensor, requires_grad: bool = False) -> None:
+    def __init__(
+        self, data: npt.ArrayLike | Tensor, requires_grad: bool = False, *more: object
+    ) -> None:
+        if more or not isinstance(requires_grad, bool | np.bool_):
+            given = ", ".join(map(repr, (data, requires_grad, *more)))
+            raise TypeError(
+                f"Tensor takes data and requires_grad, a bool, got ({given}); a Tensor of a shape "
+                f"is made by instnorm.zeros({given})"
+            )
         self.data = _as_array(data)
         self.grad_fn = None
-        self._output_index = 0
         self._grad: Tensor | None = None
+        self._hooks: dict[int, Any] | None = None
         self._requires_grad = False
         self._counter = data._counter if isinstance(data, Tensor) else [0]
         self.requires_grad = requires_grad
@@ -105,9 +163,7 @@ class Tensor:
         """Wrap an array that is known to be fit, at the least cost."""
         self = _new(Tensor)
         self.data = array
-        self.grad_fn = None
-        self._output_index = 0
-        self._grad = None
+        self.grad_fn = self._grad = self._hooks = None
         self._requires_grad = False
         self._counter = [0]
         return self
@@ -212,7 +268,38 @@ class Tensor:
             the wrong shape, the graph was freed by an earlier pass, or a Tensor that
             it needs was changed in place.
         """
-        autograd.backward(self, gradient, create_graph, retain_graph)
+        seeds = [autograd.seed(self, gradient)]
+        autograd.run_backward(seeds, None, create_graph, retain_graph)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Have `hook` called with this Tensor's gradient in each backward pass.
+
+        Parameters
+        ----------
+        hook : callable
+            A Tensor that it returns takes the gradient's place.
+
+        Returns
+        -------
+        RemovableHandle
+            Its method `remove` takes the hook back.
+
+        Raises
+        ------
+        RuntimeError
+            If the Tensor does not require gradients; in the backward pass, if the hook
+            returns something else than None or a Tensor of the gradient's shape.
+
+        Examples
+        --------
+        >>> import instnorm
+        >>> x = instnorm.tensor([1.0], requires_grad=True)
+        >>> handle = x.register_hook(lambda gradient: gradient * 10)
+        >>> (x * 2).backward()
+        >>> x.grad
+        tensor([20.])
+        """
+        return autograd.register_hook(self, hook)
 
     def detach(self) -> Tensor:
         """Return a Tensor that shares the memory but has no history."""
@@ -234,6 +321,19 @@ class Tensor:
     def ndim(self) -> int:
         """Number of axes."""
         return self.data.ndim
+
+    @property
+    def device(self) -> Device:
+        """Where the Tensor is: on the CPU."""
+        return _CPU
+
+    def dim(self) -> int:
+        """Return the number of axes."""
+        return self.data.ndim
+
+    def size(self, dim: int | None = None) -> Any:
+        """Return the size of each axis, or of one."""
+        return self.shape if dim is None else self.shape[ops.axes_of(dim, self.ndim)[0]]
 
     def numel(self) -> int:
         """Return the number of elements."""
@@ -258,6 +358,23 @@ class Tensor:
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
     ) -> npt.NDArray[Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __array_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Let NumPy's functions see the values, as ndarrays, where this loses no gradients."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, list | tuple):
+                return type(value)(map(plain, value))
+            if isinstance(value, Tensor) and value.requires_grad:
+                raise RuntimeError(
+                    f"numpy.{func.__name__} of a Tensor that requires gradients would lose them; "
+                    f"use a method of the Tensor, or numpy.{func.__name__}(x.detach())"
+                )
+            return value.data if isinstance(value, Tensor) else value
+
+        return func(*map(plain, args), **{name: plain(value) for name, value in kwargs.items()})
 
     def item(self) -> Any:
         """Return the only element, as a Python number.
@@ -292,6 +409,20 @@ class Tensor:
     def __int__(self) -> int:
         return int(self.item())
 
+    def __index__(self) -> int:
+        if self.data.dtype.kind not in "biu":
+            raise TypeError(f"only a Tensor of integers is an index, and this one is {self.dtype}")
+        return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if self.ndim == 0 else object.__format__(self, spec)
+
+    def __getattr__(self, name: str) -> Any:
+        # Python calls this only where the ordinary lookup has found no attribute.
+        if name.startswith("__"):
+            raise AttributeError(f"Tensor has no attribute {name!r}")
+        raise missing("Tensor", name, dir(Tensor), _INSTEAD)
+
     def __repr__(self) -> str:
         text = np.array2string(self.data, separator=", ", prefix="tensor(")
         if self.dtype.name not in ("float32", "int64", "bool"):
@@ -316,8 +447,11 @@ class Tensor:
         if isinstance(other, np.ndarray):
             return Tensor(other)
         if isinstance(other, bool | int | float):
-            is_float = self.data.dtype.kind not in "biu"
-            dtype = self.data.dtype if is_float else np.result_type(self.data.dtype, other)
+            dtype = self.data.dtype
+            if dtype.kind in "biu" and isinstance(other, float):
+                dtype = _FLOAT32
+            elif dtype.kind == "b" and not isinstance(other, bool):
+                dtype = _INT64
             return Tensor._of(np.asarray(other, dtype))
         return Tensor(other)
 
@@ -355,10 +489,18 @@ class Tensor:
     def __rmatmul__(self, other: Tensor | npt.NDArray[Any]) -> Tensor:
         return ops.MatMul.apply(self._operand(other), self)
 
+    def matmul(self, other: Tensor | npt.NDArray[Any]) -> Tensor:
+        """``self @ other``, which have to be of one dtype."""
+        return self @ other
+
+    def pow(self, exponent: Operand) -> Tensor:
+        """``self ** exponent``."""
+        return self**exponent
+
     def __neg__(self) -> Tensor:
         return ops.Neg.apply(self)
 
-    def where(self, condition: npt.NDArray[Any], other: Operand) -> Tensor:
+    def where(self, condition: Tensor | npt.NDArray[Any], other: Operand) -> Tensor:
         """Return these elements where `condition` is True, those of `other` elsewhere."""
         # A copy, as the graph keeps it, and the caller may change the array before backward.
         mask = _as_array(condition).copy()
@@ -388,6 +530,15 @@ class Tensor:
 
     def __ge__(self, other: Any) -> Tensor:
         return self._compare(np.greater_equal, other)
+
+    def __and__(self, other: Any) -> Tensor:
+        return self._compare(np.bitwise_and, other)
+
+    def __or__(self, other: Any) -> Tensor:
+        return self._compare(np.bitwise_or, other)
+
+    def __invert__(self) -> Tensor:
+        return Tensor._of(np.asarray(np.invert(self.data)))
 
     def _compare(self, ufunc: np.ufunc, other: Any) -> Tensor:
         if not isinstance(other, Tensor | np.ndarray | np.generic | int | float | list | tuple):
@@ -423,6 +574,22 @@ class Tensor:
     def sigmoid(self) -> Tensor:
         """1 / (1 + exp(-x)) of each element."""
         return ops.Sigmoid.apply(self)
+
+    def relu(self) -> Tensor:
+        """``max(0, x)`` of each element; its gradient at 0 is 0."""
+        return ops.LeakyReLU.apply(self, 0.0)
+
+    def clamp(self, min: builtins.float | None = None, max: builtins.float | None = None) -> Tensor:
+        """Each element, or the bound that it is beyond.
+
+        Raises
+        ------
+        RuntimeError
+            If no bound is given.
+        """
+        if min is None and max is None:
+            raise RuntimeError("at least one of min and max must be given")
+        return ops.Clamp.apply(self, min, max)
 
     def softmax(self, dim: int) -> Tensor:
         """``exp(x) / sum(exp(x))`` along an axis, computed without overflow.
@@ -467,6 +634,104 @@ class Tensor:
         axes = ops.axes_of(dim, self.ndim)
         return ops.sum_over(self, axes, keepdim) / ops.elements_over(self.shape, axes)
 
+    def var(
+        self,
+        dim: Any = None,
+        unbiased: bool = True,
+        keepdim: bool = False,
+        *,
+        correction: builtins.float | None = None,
+    ) -> Tensor:
+        """Variance over all axes, or over those in `dim`.
+
+        Parameters
+        ----------
+        dim : int or tuple of int, optional
+        unbiased : bool, default True
+            Whether to divide by one less than the number of elements.
+        keepdim : bool, default False
+        correction : float, optional
+            How much less than the number of elements to divide by; in place of `unbiased`.
+
+        Returns
+        -------
+        Tensor
+            NaN where nothing is left to divide by.
+        """
+        if isinstance(dim, bool):  # PyTorch's var(unbiased)
+            dim, unbiased = None, dim
+        if ops.is_half(self.dtype):
+            return self.float().var(dim, unbiased, keepdim, correction=correction).to(self.dtype)
+        less = int(unbiased) if correction is None else correction
+        axes = ops.axes_of(dim, self.ndim)
+        centred = self - self.mean(axes, keepdim=True)
+        left = builtins.max(ops.elements_over(self.shape, axes) - less, 0)
+        return (centred * centred).sum(axes, keepdim) / left
+
+    def std(
+        self,
+        dim: Any = None,
+        unbiased: bool = True,
+        keepdim: bool = False,
+        *,
+        correction: builtins.float | None = None,
+    ) -> Tensor:
+        """Square root of `var`, with its arguments; where it is 0, so is its gradient."""
+        return ops.Root.apply(self.var(dim, unbiased, keepdim, correction=correction))
+
+    def norm(
+        self,
+        p: builtins.float | str = 2,
+        dim: int | tuple[int, ...] | None = None,
+        keepdim: bool = False,
+    ) -> Tensor:
+        """``(abs(x) ** p).sum() ** (1 / p)`` over all axes, or over those in `dim`.
+
+        Parameters
+        ----------
+        p : float or 'fro', default 2
+            Greater than 0; infinity for the largest absolute value. 'fro' is 2.
+        dim : int or tuple of int, optional
+        keepdim : bool, default False
+
+        Examples
+        --------
+        >>> import instnorm
+        >>> instnorm.tensor([3.0, -4.0]).norm()
+        tensor(5.)
+        """
+        p = 2.0 if p == "fro" else p
+        if isinstance(p, str) or not p > 0:
+            raise ValueError(f"p must be greater than 0 or 'fro', got {p!r}")
+        if ops.is_half(self.dtype):
+            return self.float().norm(p, dim, keepdim).to(self.dtype)
+        if p == 2:
+            return ops.Root.apply((self * self).sum(dim, keepdim))
+        if p == math.inf:
+            return self.abs().amax(dim, keepdim)
+        if p == 1:
+            return self.abs().sum(dim, keepdim)
+        total = (self.abs() ** p).sum(dim, keepdim)
+        nonzero = total.data != 0
+        return (total.where(nonzero, 1.0) ** (1 / p)).where(nonzero, 0.0)
+
+    def prod(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """Product of all elements, or along an axis."""
+        array = self.reshape(-1) if dim is None or self.ndim == 0 else self
+        (axis,) = ops.axes_of(0 if dim is None else int(dim), array.ndim)
+        if array.shape[axis] == 0:
+            result = array.sum(axis, keepdim=True) + 1
+        else:
+            result = ops.product_over(array, axis)
+        if dim is None or not keepdim or self.ndim == 0:
+            return result.reshape(result.shape[:axis] + result.shape[axis + 1 :])
+        return result
+
+    def cumsum(self, dim: int) -> Tensor:
+        """Sum of each element and those before it along an axis."""
+        (axis,) = ops.axes_of(int(dim), max(self.ndim, 1))
+        return ops.accumulated(self, axis) if self.ndim else self.clone()
+
     def amax(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """Largest element over all axes, or over those in `dim`; ties share the gradient."""
         axes = ops.axes_of(dim, self.ndim)
@@ -476,6 +741,10 @@ class Tensor:
         if keepdim:
             return result
         return result.reshape([n for axis, n in enumerate(self.shape) if axis not in axes])
+
+    def amin(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+        """Smallest element over all axes, or over those in `dim`; ties share the gradient."""
+        return -(-self).amax(dim, keepdim)
 
     def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
         """Largest element, or with `dim` the largest along it and where each is.
@@ -502,13 +771,18 @@ class Tensor:
         >>> x.max(dim=1).indices
         tensor([1, 0])
         """
-        if dim is None:
-            return self.amax()
+        return self.amax() if dim is None else self._extreme(np.argmax, dim, keepdim)
+
+    def min(self, dim: int | None = None, keepdim: bool = False) -> Any:
+        """Smallest element, or with `dim` the smallest along it and where each is; see `max`."""
+        return self.amin() if dim is None else self._extreme(np.argmin, dim, keepdim)
+
+    def _extreme(self, which: Callable[..., Any], dim: int, keepdim: bool) -> MaxResult:
         (axis,) = ops.axes_of(int(dim), max(self.ndim, 1))
         array = self if self.ndim else self.reshape(1)
         if array.shape[axis] == 0:
             raise ValueError(f"max over no elements: the Tensor has shape {self.shape}")
-        indices = array.data.argmax(axis=axis, keepdims=True)
+        indices = which(array.data, axis=axis, keepdims=True)
         values = ops.taken_along(array, indices, axis)
         kept = values.shape
         shape = kept if keepdim and self.ndim else kept[:axis] + kept[axis + 1 :]
@@ -518,11 +792,74 @@ class Tensor:
         """Index of the largest element, in the flattened Tensor or along `dim`."""
         return Tensor._of(np.asarray(np.argmax(self.data, axis=dim, keepdims=keepdim)))
 
+    def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """Index of the smallest element, in the flattened Tensor or along `dim`."""
+        return Tensor._of(np.asarray(np.argmin(self.data, axis=dim, keepdims=keepdim)))
+
     # --- shapes --------------------------------------------------------------------
 
     def reshape(self, *shape: Any) -> Tensor:
         """Return the same elements in another shape; one size may be -1."""
-        return ops.reshaped(self, _ints(shape))
+        return ops.reshaped(self, sizes_of(shape))
+
+    def view(self, *shape: Any) -> Tensor:
+        """`reshape`, under PyTorch's other name: a copy is made where strides demand one."""
+        return self.reshape(*shape)
+
+    def squeeze(self, dim: int | tuple[int, ...] | None = None) -> Tensor:
+        """Leave out all axes of size 1, or those of size 1 in `dim`."""
+        axes = ops.axes_of(dim, self.ndim)
+        return self.reshape([n for i, n in enumerate(self.shape) if n != 1 or i not in axes])
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        """Put an axis of size 1 in front of axis `dim`."""
+        (axis,) = ops.axes_of(int(dim), self.ndim + 1)
+        return self.reshape(*self.shape[:axis], 1, *self.shape[axis:])
+
+    def expand(self, *sizes: Any) -> Tensor:
+        """Repeat along axes of size 1 and new leading axes, without a copy; -1 keeps a size."""
+        shape = sizes_of(sizes)
+        own = (-1,) * (len(shape) - self.ndim) + self.shape
+        if len(own) > len(shape):
+            raise ValueError(f"sizes has {len(shape)} entries, expected at least {self.ndim}")
+        return self.broadcast_to([o if n == -1 else n for n, o in zip(shape, own, strict=True)])
+
+    def repeat(self, *sizes: Any) -> Tensor:
+        """Repeat the whole along each axis; further leading entries make new axes."""
+        times = sizes_of(sizes)
+        if len(times) < self.ndim:
+            raise ValueError(f"sizes has {len(times)} entries, expected at least {self.ndim}")
+        shape = (1,) * (len(times) - self.ndim) + self.shape
+        single = self.reshape([n for size in shape for n in (1, size)])
+        pairs = [n for pair in zip(times, shape, strict=True) for n in pair]
+        return single.broadcast_to(pairs).reshape(
+            [t * n for t, n in zip(times, shape, strict=True)]
+        )
+
+    def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+        """Cut an axis into parts of one size, the last may be smaller, or of given sizes."""
+        (axis,) = ops.axes_of(int(dim), self.ndim)
+        length = self.shape[axis]
+        if isinstance(split_size, int):
+            if split_size < 1:
+                raise ValueError(f"split_size must be at least 1, got {split_size}")
+            starts = range(0, length, split_size) or [0]
+            sizes = [builtins.min(split_size, length - start) for start in starts]
+        else:
+            sizes = list(split_size)
+            if sum(sizes) != length or builtins.min(sizes, default=0) < 0:
+                raise ValueError(
+                    f"split_size is {sizes}, expected sizes that add up to {length}, "
+                    f"the length of axis {axis}"
+                )
+        return ops.split(self, sizes, axis)
+
+    def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+        """Cut an axis into at most that many parts, all but the last of one size."""
+        if chunks < 1:
+            raise ValueError(f"chunks must be at least 1, got {chunks}")
+        (axis,) = ops.axes_of(int(dim), self.ndim)
+        return self.split(builtins.max(-(-self.shape[axis] // chunks), 1), axis)
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """Join the axes from `start_dim` to `end_dim` into one."""
@@ -542,7 +879,7 @@ class Tensor:
 
     def permute(self, *dims: Any) -> Tensor:
         """Put the axes in the order `dims`."""
-        axes = ops.axes_of(_ints(dims), self.ndim)
+        axes = ops.axes_of(sizes_of(dims), self.ndim)
         if len(axes) != self.ndim:
             raise ValueError(f"dims has {len(axes)} axes, expected all {self.ndim}")
         return ops.permuted(self, axes)
@@ -554,7 +891,7 @@ class Tensor:
 
     def broadcast_to(self, *shape: Any) -> Tensor:
         """Repeat along axes of size 1 and new leading axes, without a copy."""
-        return ops.broadcasted(self, _ints(shape))
+        return ops.broadcasted(self, sizes_of(shape))
 
     def __getitem__(self, index: Any) -> Tensor:
         return ops.indexed(self, _plain_index(index))
@@ -565,10 +902,43 @@ class Tensor:
         """Return a copy that is connected to the graph."""
         return ops.linear(self, lambda a: a.copy(order="K"), lambda a: a)
 
-    def to(self, dtype: npt.DTypeLike) -> Tensor:
-        """Return the Tensor itself, or a copy in another dtype."""
-        dtype = np.dtype(dtype)
-        return self if dtype == self.dtype else ops.cast(self, dtype)
+    def contiguous(self) -> Tensor:
+        """Return the Tensor itself, or a copy, whose memory is in the order of the axes."""
+        if self.data.flags.c_contiguous:
+            return self
+        return ops.linear(self, np.ascontiguousarray, lambda a: a)
+
+    def is_contiguous(self) -> bool:
+        """Return whether the memory is in the order of the axes."""
+        return self.data.flags.c_contiguous
+
+    def to(self, *target: Any, device: Any = None, dtype: npt.DTypeLike | None = None) -> Tensor:
+        """Return the Tensor itself, or a copy in another dtype.
+
+        Parameters
+        ----------
+        *target : dtype, device or Tensor
+            In any order; of a Tensor, its dtype is meant.
+        device : {None, 'cpu'}, optional
+            For PyTorch's sake.
+        dtype : dtype, optional
+
+        Examples
+        --------
+        >>> import instnorm
+        >>> instnorm.tensor([1, 2]).to("cpu", instnorm.float32)
+        tensor([1., 2.])
+        """
+        new = target_dtype(*target, device=device, dtype=dtype)
+        return self if new is None or new == self.dtype else ops.cast(self, new)
+
+    def cpu(self) -> Tensor:
+        """Return the Tensor, which is there already."""
+        return self
+
+    def half(self) -> Tensor:
+        """Return the values as float16."""
+        return self.to(np.float16)
 
     def float(self) -> Tensor:
         """Return the values as float32."""
@@ -577,6 +947,10 @@ class Tensor:
     def double(self) -> Tensor:
         """Return the values as float64."""
         return self.to(np.float64)
+
+    def long(self) -> Tensor:
+        """Return the values as int64, cut towards 0."""
+        return self.to(np.int64)
 
     # --- in place ------------------------------------------------------------------
 
@@ -621,10 +995,34 @@ class Tensor:
         return self._change(..., np.zeros((), self.dtype))
 
 
+def target_dtype(
+    *target: Any, device: Any = None, dtype: npt.DTypeLike | None = None
+) -> np.dtype[Any] | None:
+    """Return the dtype that the arguments of `to` ask for, if any, once they are found fit."""
+    for one in target:
+        if isinstance(one, Tensor):
+            dtype = one.dtype
+        elif _is_dtype(one):
+            dtype = one
+        else:
+            device = one
+    check_device(device)
+    return None if dtype is None else np.dtype(dtype)
+
+
+def _is_dtype(value: Any) -> bool:
+    try:
+        return value is not None and np.dtype(value) is not None
+    except TypeError:
+        return False
+
+
 def tensor(
     data: npt.ArrayLike | Tensor,
     dtype: npt.DTypeLike | None = None,
     requires_grad: bool = False,
+    *,
+    device: Any = None,
 ) -> Tensor:
     """Create a Tensor from a copy of the data.
 
@@ -636,6 +1034,8 @@ def tensor(
         By default that of the data.
     requires_grad : bool, default False
         Whether `backward` should compute a gradient for the Tensor.
+    device : {None, 'cpu'}, optional
+        For PyTorch's sake.
 
     Returns
     -------
@@ -650,6 +1050,7 @@ def tensor(
     >>> t
     tensor([0., 0.], dtype=float64)
     """
+    check_device(device)
     array = _as_array(data, python_floats=np.float32 if dtype is None else np.float64)
     return Tensor(array.astype(array.dtype if dtype is None else dtype), requires_grad)
 
@@ -659,6 +1060,11 @@ def _as_array(
 ) -> npt.NDArray[Any]:
     if isinstance(data, Tensor):
         return data.data
+    if type(data) is not np.ndarray and isinstance(data, np.ndarray) and hasattr(data, "mask"):
+        raise TypeError(
+            "a Tensor cannot be made of a masked array, whose mask would be ignored; expected a "
+            "plain one, such as a.filled(0) or a.data"
+        )
     array = np.asarray(data)
     if array.dtype == np.float64 and not hasattr(data, "__array__") and not _has_float64(data):
         array = array.astype(python_floats, copy=False)
@@ -686,7 +1092,7 @@ def _rebuild(
     return result
 
 
-def _ints(values: tuple[Any, ...]) -> tuple[int, ...]:
+def sizes_of(values: tuple[Any, ...]) -> tuple[int, ...]:
     """``f(2, 3)`` and ``f((2, 3))`` alike."""
     if len(values) == 1 and isinstance(values[0], tuple | list):
         values = tuple(values[0])

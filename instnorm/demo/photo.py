@@ -95,9 +95,11 @@ class Photo(Task):
         """Absolute error, which blurs less than the squared one."""
         return F.l1_loss(output, target)
 
-    def score(self, output: Array, target: Array) -> str:
+    score_name = "PSNR"
+
+    def score(self, output: Array, target: Array) -> float:
         """PSNR of the batch."""
-        return f"PSNR {self.shown(float(psnr(output, target).mean()))}"
+        return float(psnr(output, target).mean())
 
     def measure(self, net: nn.Module) -> dict[str, float]:
         """Mean PSNR over the test images."""

@@ -86,9 +86,12 @@ class Task(ABC):
     def loss(self, output: Tensor, target: Array) -> Tensor:
         """Tell how far a batch is off, as a scalar to minimize."""
 
+    #: What `score` is called in the progress bar.
+    score_name: ClassVar[str]
+
     @abstractmethod
-    def score(self, output: Array, target: Array) -> str:
-        """Tell how good a batch is, for the progress bar."""
+    def score(self, output: Array, target: Array) -> float:
+        """Tell how good a batch is, as a mean over its samples."""
 
     @abstractmethod
     def measure(self, net: nn.Module) -> dict[str, float]:

@@ -83,7 +83,8 @@ def _train_epoch(
     task: Task, settings: Settings, learner: Learner, epoch: int, bar: tqdm[Any]
 ) -> None:
     start = time.perf_counter()
-    total = 0.0
+    total = good = 0.0
+    seen = 0
     # `_checked` reports a loss that overflows, so NumPy need not warn of it.
     with np.errstate(over="ignore", invalid="ignore"):
         for inputs, targets in task.batches(settings.seed, epoch, settings.batch_size):
@@ -93,8 +94,11 @@ def _train_epoch(
             loss.backward()
             learner.optimizer.step()
             total += _checked(loss.item(), learner, epoch, settings) * len(inputs)
+            good += task.score(output.detach().numpy(), targets) * len(inputs)
+            seen += len(inputs)
+            # Of the epoch so far: the last batch may be too small to tell.
             bar.set_postfix_str(
-                f"loss {loss.item():.4f}, {task.score(output.detach().numpy(), targets)}",
+                f"loss {total / seen:.4f}, {task.score_name} {task.shown(good / seen)}",
                 refresh=False,
             )
             bar.update()

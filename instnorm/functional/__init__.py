@@ -4,10 +4,23 @@ Every function takes Tensors or ndarrays and returns a Tensor. Images are
 (N, C, H, W).
 """
 
+from typing import NoReturn
+
+from instnorm._missing import missing
 from instnorm.arrays import ArgumentError as ArgumentError
 from instnorm.functional._inputs import Input as Input
 from instnorm.functional._inputs import as_tensor as as_tensor
-from instnorm.functional.activation import leaky_relu, log_softmax, relu, sigmoid, softmax, tanh
+from instnorm.functional.activation import (
+    gelu,
+    leaky_relu,
+    log_softmax,
+    prelu,
+    relu,
+    sigmoid,
+    silu,
+    softmax,
+    tanh,
+)
 from instnorm.functional.conv import (
     conv1d,
     conv2d,
@@ -18,9 +31,19 @@ from instnorm.functional.conv import (
     linear,
 )
 from instnorm.functional.conv import transposed_lengths as transposed_lengths
+from instnorm.functional.dropout import dropout
+from instnorm.functional.embedding import embedding
 from instnorm.functional.loss import Reduction as Reduction
-from instnorm.functional.loss import cross_entropy, l1_loss, mse_loss, nll_loss
+from instnorm.functional.loss import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    smooth_l1_loss,
+)
 from instnorm.functional.norm import adaptive_instance_norm, instance_norm
+from instnorm.functional.normalization import batch_norm, group_norm, layer_norm
 from instnorm.functional.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -41,6 +64,8 @@ __all__ = [
     "adaptive_instance_norm",
     "avg_pool1d",
     "avg_pool2d",
+    "batch_norm",
+    "binary_cross_entropy_with_logits",
     "avg_pool3d",
     "conv1d",
     "conv2d",
@@ -49,9 +74,14 @@ __all__ = [
     "conv_transpose2d",
     "conv_transpose3d",
     "cross_entropy",
+    "dropout",
+    "embedding",
+    "gelu",
+    "group_norm",
     "instance_norm",
     "interpolate",
     "l1_loss",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "log_softmax",
@@ -61,8 +91,19 @@ __all__ = [
     "mse_loss",
     "nll_loss",
     "pad",
+    "prelu",
     "relu",
     "sigmoid",
+    "silu",
+    "smooth_l1_loss",
     "softmax",
     "tanh",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise missing("instnorm.functional", name, __all__)

@@ -58,6 +58,78 @@ def l1_loss(input: Input, target: Input, reduction: Reduction = "mean") -> Tenso
     return _reduced((input - target).abs(), reduction)
 
 
+def smooth_l1_loss(
+    input: Input, target: Input, reduction: Reduction = "mean", beta: float = 1.0
+) -> Tensor:
+    """Squared error over ``2 * beta`` below `beta`, absolute error less ``beta / 2`` above.
+
+    Parameters
+    ----------
+    input, target : Tensor or ndarray
+        Of the same shape.
+    reduction : {'mean', 'sum', 'none'}, default 'mean'
+    beta : float, default 1.0
+        Not negative; 0 makes it `l1_loss`.
+
+    Returns
+    -------
+    Tensor
+        A scalar; with 'none', of the shape of the input.
+    """
+    if not beta >= 0:
+        raise ValueError(f"beta must be at least 0, got {beta}")
+    input, target = _alike(input, target)
+    distance = (input - target).abs()
+    if beta > 0:
+        square = distance * distance * (0.5 / beta)
+        distance = square.where(distance.data < beta, distance - 0.5 * beta)
+    return _reduced(distance, reduction)
+
+
+def binary_cross_entropy_with_logits(
+    input: Input,
+    target: Input,
+    weight: Input | None = None,
+    reduction: Reduction = "mean",
+    pos_weight: Input | None = None,
+) -> Tensor:
+    """Cross entropy of ``sigmoid(input)`` and probabilities, computed without overflow.
+
+    Parameters
+    ----------
+    input : Tensor or ndarray
+        Scores (logits).
+    target : Tensor or ndarray
+        Probabilities, of the same shape.
+    weight : Tensor or ndarray, optional
+        How much each element counts; broadcasts to the input's shape.
+    reduction : {'mean', 'sum', 'none'}, default 'mean'
+    pos_weight : Tensor or ndarray, optional
+        How much more the target's share of ones counts; broadcasts to the input's shape.
+
+    Returns
+    -------
+    Tensor
+        A scalar; with 'none', of the shape of the input.
+
+    Examples
+    --------
+    >>> import instnorm
+    >>> scores, truth = instnorm.tensor([0.0, 1000.0]), instnorm.tensor([1.0, 0.0])
+    >>> instnorm.functional.binary_cross_entropy_with_logits(scores, truth, reduction="none")
+    tensor([6.931472e-01, 1.000000e+03])
+    """
+    x, y = as_tensor(input, "input"), as_tensor(target, "target")
+    if x.shape != y.shape:
+        raise ValueError(f"target has shape {y.shape}, expected that of input, {x.shape}")
+    # -log(sigmoid(x)) is softplus(-x), and -log(1 - sigmoid(x)) is softplus(-x) + x.
+    ones = y if pos_weight is None else y * as_tensor(pos_weight, "pos_weight")
+    loss = (1 - y) * x + (1 - y + ones) * ops.Softplus.apply(-x)
+    if weight is not None:
+        loss = loss * as_tensor(weight, "weight")
+    return _reduced(loss, reduction)
+
+
 def _alike(input: Input, target: Input) -> tuple[Tensor, Tensor]:
     input, target = as_tensor(input, "input"), as_tensor(target, "target")
     if input.shape != target.shape:

@@ -13,6 +13,7 @@ from instnorm._runtime.simd import layers
 from instnorm.functional import windows as win
 from instnorm.functional._buffers import as_dtype, dense_planes, empty_beside, wide_dtype
 from instnorm.functional._inputs import Input, as_tensor
+from instnorm.functional.linear_resize import LINEAR_MODES, linear_resize
 from instnorm.tensor import Tensor
 
 
@@ -21,8 +22,9 @@ def interpolate(
     size: int | Sequence[int] | None = None,
     scale_factor: float | Sequence[float] | None = None,
     mode: str = "nearest",
+    align_corners: bool | None = None,
 ) -> Tensor:
-    """Resize the spatial axes, taking the nearest element.
+    """Resize the spatial axes.
 
     Parameters
     ----------
@@ -31,9 +33,14 @@ def interpolate(
         The new size. Give this or `scale_factor`.
     scale_factor : float or sequence of float, optional
         The new size as a multiple of the old.
-    mode : {'nearest'}
-        Element i of the result is element floor(i * old / new) of the input, or
+    mode : {'nearest', 'linear', 'bilinear', 'trilinear'}, default 'nearest'
+        'nearest': element i of the result is element floor(i * old / new) of the input, or
         floor(i / scale_factor) where that is given, in float32 arithmetic as PyTorch's.
+        The others, for one, two and three spatial axes, weigh the two neighbours on each
+        axis by their distance.
+    align_corners : bool, optional
+        For the linear modes: whether the centres of the outermost elements stay where they
+        are, or the outermost elements' outer edges (the default).
 
     Returns
     -------
@@ -44,12 +51,20 @@ def interpolate(
     NotImplementedError
         If `mode` is another.
     ValueError
-        If not exactly one of `size` and `scale_factor` is given, or it does not fit.
+        If not exactly one of `size` and `scale_factor` is given, or an argument does not fit.
+
+    Examples
+    --------
+    >>> import instnorm
+    >>> x = instnorm.tensor([[[0.0, 1.0]]])
+    >>> instnorm.functional.interpolate(x, scale_factor=2, mode="linear")
+    tensor([[[0.  , 0.25, 0.75, 1.  ]]])
     """
     input = as_tensor(input, "input")
-    if mode != "nearest":
+    if mode != "nearest" and mode not in LINEAR_MODES:
         raise NotImplementedError(
-            f"mode={mode!r} is not supported by interpolate, expected 'nearest'"
+            f"mode={mode!r} is not supported by interpolate, expected 'nearest', "
+            + " or ".join(map(repr, LINEAR_MODES))
         )
     if (size is None) == (scale_factor is None):
         raise ValueError(
@@ -60,6 +75,10 @@ def interpolate(
         raise ValueError(f"input has shape {input.shape}, expected (N, C, spatial...)")
     spatial = input.shape[2:]
     lengths, factors = win.nearest_lengths(spatial, size, scale_factor)
+    if mode != "nearest":
+        return linear_resize(input, lengths, factors, mode, bool(align_corners))
+    if align_corners is not None:
+        raise ValueError("align_corners has no meaning in mode 'nearest'")
     return moved(input, lengths, win.nearest_places(spatial, lengths, factors))
 
 

@@ -1,6 +1,6 @@
 """How parameters get their first values, under the names of torch.nn.init.
 
-All draws come from one generator, which `manual_seed` restarts. The functions fill
+All draws come from the generator that `manual_seed` restarts. The functions fill
 Tensors, and ndarrays such as ``layer.weight.data``, in place, and return them.
 """
 
@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from instnorm.creation import generator, manual_seed
 from instnorm.tensor import Tensor
 
 __all__ = [
+    "calculate_gain",
     "constant_",
     "kaiming_normal_",
     "kaiming_uniform_",
@@ -22,45 +24,22 @@ __all__ = [
     "normal_",
     "ones_",
     "uniform_",
+    "xavier_normal_",
     "xavier_uniform_",
     "zeros_",
 ]
 
 _T = TypeVar("_T", Tensor, npt.NDArray[Any])
 
-_generator = np.random.default_rng()
-
-
-def manual_seed(seed: int) -> None:
-    """Restart the generator that initializes parameters, for reproducible models.
-
-    Parameters
-    ----------
-    seed : int
-        Not negative.
-
-    Examples
-    --------
-    >>> import instnorm
-    >>> instnorm.manual_seed(0)
-    >>> first = instnorm.nn.Linear(2, 1)
-    >>> instnorm.manual_seed(0)
-    >>> second = instnorm.nn.Linear(2, 1)
-    >>> bool((first.weight.data == second.weight.data).all())
-    True
-    """
-    global _generator
-    _generator = np.random.default_rng(seed)
-
 
 def uniform_(tensor: _T, a: float = 0.0, b: float = 1.0) -> _T:
     """Fill with draws from the uniform distribution on [a, b)."""
-    return _fill(tensor, _generator.uniform(a, b, tensor.shape))
+    return _fill(tensor, generator().uniform(a, b, tensor.shape))
 
 
 def normal_(tensor: _T, mean: float = 0.0, std: float = 1.0) -> _T:
     """Fill with draws from the normal distribution."""
-    return _fill(tensor, _generator.normal(mean, std, tensor.shape))
+    return _fill(tensor, generator().normal(mean, std, tensor.shape))
 
 
 def constant_(tensor: _T, val: float) -> _T:
@@ -78,20 +57,34 @@ def zeros_(tensor: _T) -> _T:
     return constant_(tensor, 0)
 
 
-def kaiming_uniform_(tensor: _T, a: float = 0.0) -> _T:
-    """Fill uniformly with variance 2 / ((1 + a^2) fan_in), for leaky ReLU of slope `a`.
+def kaiming_uniform_(
+    tensor: _T, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+) -> _T:
+    """Fill uniformly with variance gain^2 / fan.
+
+    Parameters
+    ----------
+    tensor : Tensor or ndarray of shape (out, in, kernel...)
+    a : float, default 0
+        The slope of leaky ReLU.
+    mode : {'fan_in', 'fan_out'}, default 'fan_in'
+        Whether to keep the spread of what goes forwards, or of the gradients.
+    nonlinearity : str, default 'leaky_relu'
+        What comes after the layer; see `calculate_gain`.
 
     References
     ----------
     K. He et al., "Delving Deep into Rectifiers", 2015, https://arxiv.org/abs/1502.01852
     """
-    bound = math.sqrt(6 / ((1 + a * a) * fans(tensor)[0]))
+    bound = math.sqrt(3) * _kaiming_std(tensor, a, mode, nonlinearity)
     return uniform_(tensor, -bound, bound)
 
 
-def kaiming_normal_(tensor: _T, a: float = 0.0) -> _T:
-    """Fill normally with variance 2 / ((1 + a^2) fan_in), for leaky ReLU of slope `a`."""
-    return normal_(tensor, 0, math.sqrt(2 / ((1 + a * a) * fans(tensor)[0])))
+def kaiming_normal_(
+    tensor: _T, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+) -> _T:
+    """Fill normally with variance gain^2 / fan; parameters as those of `kaiming_uniform_`."""
+    return normal_(tensor, 0, _kaiming_std(tensor, a, mode, nonlinearity))
 
 
 def xavier_uniform_(tensor: _T, gain: float = 1.0) -> _T:
@@ -104,6 +97,41 @@ def xavier_uniform_(tensor: _T, gain: float = 1.0) -> _T:
     """
     bound = gain * math.sqrt(6 / sum(fans(tensor)))
     return uniform_(tensor, -bound, bound)
+
+
+def xavier_normal_(tensor: _T, gain: float = 1.0) -> _T:
+    """Fill normally with variance 2 gain^2 / (fan_in + fan_out); see `xavier_uniform_`."""
+    return normal_(tensor, 0, gain * math.sqrt(2 / sum(fans(tensor))))
+
+
+def calculate_gain(nonlinearity: str, param: float = 0.01) -> float:
+    """Return the factor that makes up for what a nonlinearity takes from the spread.
+
+    Parameters
+    ----------
+    nonlinearity : {'linear', 'sigmoid', 'tanh', 'relu', 'leaky_relu'}
+    param : float, default 0.01
+        The slope of leaky ReLU.
+    """
+    gains = {
+        "linear": 1.0,
+        "sigmoid": 1.0,
+        "tanh": 5 / 3,
+        "relu": math.sqrt(2),
+        "leaky_relu": math.sqrt(2 / (1 + param * param)),
+    }
+    if nonlinearity not in gains:
+        raise ValueError(f"nonlinearity must be one of {', '.join(gains)}, got {nonlinearity!r}")
+    return gains[nonlinearity]
+
+
+def _kaiming_std(
+    tensor: Tensor | npt.NDArray[Any], a: float, mode: str, nonlinearity: str
+) -> float:
+    if mode not in ("fan_in", "fan_out"):
+        raise ValueError(f"mode must be 'fan_in' or 'fan_out', got {mode!r}")
+    fan = fans(tensor)[mode == "fan_out"]
+    return calculate_gain(nonlinearity, a) / math.sqrt(fan)
 
 
 def fans(tensor: Tensor | npt.NDArray[Any]) -> tuple[int, int]:

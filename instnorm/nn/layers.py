@@ -1,10 +1,8 @@
-"""The other layers of toy models: convolution, linear, activations, pooling, containers."""
+"""Layers of toy models: convolution, linear, pooling, resizing."""
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -105,63 +103,31 @@ class Flatten(Module):
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
-class ReLU(Module):
-    """``max(0, x)``."""
-
-    def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
-        """Rectify."""
-        return F.relu(input)
-
-
-class LeakyReLU(Module):
-    """``x`` above 0, ``negative_slope * x`` below."""
-
-    def __init__(self, negative_slope: float = 0.01) -> None:
-        super().__init__()
-        self.negative_slope = negative_slope
-
-    def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
-        """Rectify."""
-        return F.leaky_relu(input, self.negative_slope)
-
-    def extra_repr(self) -> str:
-        """Return the slope."""
-        return f"negative_slope={self.negative_slope}"
-
-
-class Tanh(Module):
-    """Hyperbolic tangent."""
-
-    def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
-        """Apply the function to each element."""
-        return F.tanh(input)
-
-
-class Sigmoid(Module):
-    """``1 / (1 + exp(-x))``."""
-
-    def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
-        """Apply the function to each element."""
-        return F.sigmoid(input)
 
 
 class Upsample(Module):
-    """Resize to `size` or by `scale_factor`, taking the nearest element."""
+    """Resize to `size` or by `scale_factor`; parameters as those of `functional.interpolate`."""
 
     def __init__(
         self,
         size: int | tuple[int, ...] | None = None,
         scale_factor: float | tuple[float, ...] | None = None,
         mode: str = "nearest",
+        align_corners: bool | None = None,
     ) -> None:
         super().__init__()
         self.size = size
-        self.scale_factor = scale_factor
+        self.scale_factor = (
+            tuple(map(float, scale_factor))
+            if isinstance(scale_factor, tuple)
+            else scale_factor and float(scale_factor)
+        )
         self.mode = mode
+        self.align_corners = align_corners
 
     def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
         """Resize the spatial axes."""
-        return F.interpolate(input, self.size, self.scale_factor, self.mode)
+        return F.interpolate(input, self.size, self.scale_factor, self.mode, self.align_corners)
 
     def extra_repr(self) -> str:
         """Return the constructor's arguments."""
@@ -183,54 +149,3 @@ class ReflectionPad2d(Module):
     def extra_repr(self) -> str:
         """Return the widths."""
         return str(self.padding)
-
-
-class Sequential(Module):
-    """Modules, each applied to the output of the one before.
-
-    Parameters
-    ----------
-    *modules : Module
-        Or one OrderedDict, whose keys name them.
-
-    Examples
-    --------
-    >>> import instnorm
-    >>> net = instnorm.nn.Sequential(instnorm.nn.Linear(4, 3), instnorm.nn.ReLU())
-    >>> net
-    Sequential(
-      (0): Linear(in_features=4, out_features=3, bias=True)
-      (1): ReLU()
-    )
-    """
-
-    def __init__(self, *modules: Any) -> None:
-        super().__init__()
-        if len(modules) == 1 and isinstance(modules[0], OrderedDict):
-            named = list(modules[0].items())
-        else:
-            named = [(str(i), module) for i, module in enumerate(modules)]
-        for name, module in named:
-            self.add_module(name, module)
-
-    def forward(self, input: Any) -> Any:
-        """Apply the modules in order."""
-        for module in self:
-            input = module(input)
-        return input
-
-    def __iter__(self) -> Iterator[Module]:
-        return (module for module in self._modules.values() if module is not None)
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return Sequential(OrderedDict(list(self._modules.items())[index]))
-        return list(self)[index]
-
-    def append(self, module: Module) -> Sequential:
-        """Add a module at the end, and return the Sequential."""
-        self.add_module(str(len(self)), module)
-        return self

@@ -40,4 +40,4 @@ class LazyModuleMixin(Module):
             )
         if self.cls_to_become is not None:
             self.__class__ = self.cls_to_become  # type: ignore[assignment]
-        return self.forward(*args, **kwargs)
+        return Module.__call__(self, *args, **kwargs)

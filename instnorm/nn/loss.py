@@ -51,3 +51,58 @@ class CrossEntropyLoss(_Loss):
         return F.cross_entropy(
             input, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing
         )
+
+
+class NLLLoss(_Loss):
+    """Negative log-likelihood of class indices; see `functional.nll_loss`."""
+
+    def __init__(
+        self,
+        weight: Input | None = None,
+        *,
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.register_buffer("weight", None if weight is None else F.as_tensor(weight, "weight"))
+        self.ignore_index = ignore_index
+
+    def forward(self, input: Input, target: Input) -> Tensor:
+        """Compare."""
+        return F.nll_loss(input, target, self.weight, self.ignore_index, self.reduction)
+
+
+class SmoothL1Loss(_Loss):
+    """Squared error near, absolute error afar; see `functional.smooth_l1_loss`."""
+
+    def __init__(self, *, reduction: Reduction = "mean", beta: float = 1.0) -> None:
+        super().__init__(reduction=reduction)
+        self.beta = beta
+
+    def forward(self, input: Input, target: Input) -> Tensor:
+        """Compare."""
+        return F.smooth_l1_loss(input, target, self.reduction, self.beta)
+
+
+class BCEWithLogitsLoss(_Loss):
+    """Cross entropy of sigmoid and probabilities.
+
+    See `functional.binary_cross_entropy_with_logits`.
+    """
+
+    def __init__(
+        self,
+        weight: Input | None = None,
+        *,
+        reduction: Reduction = "mean",
+        pos_weight: Input | None = None,
+    ) -> None:
+        super().__init__(reduction=reduction)
+        for name, value in (("weight", weight), ("pos_weight", pos_weight)):
+            self.register_buffer(name, None if value is None else F.as_tensor(value, name))
+
+    def forward(self, input: Input, target: Input) -> Tensor:
+        """Compare."""
+        return F.binary_cross_entropy_with_logits(
+            input, target, self.weight, self.reduction, self.pos_weight
+        )

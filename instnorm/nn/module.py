@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from instnorm._layouts import array_of
-from instnorm.nn.parameter import Parameter, check_device, is_lazy
-from instnorm.tensor import Tensor
+from instnorm.autograd import RemovableHandle
+from instnorm.nn.hooks import Hooks
+from instnorm.nn.parameter import Parameter, is_lazy
+from instnorm.tensor import Tensor, target_dtype
 
 if TYPE_CHECKING:
     from typing import Self
@@ -62,6 +64,7 @@ class Module:
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _non_persistent: set[str]
+    _hooks: Hooks | None = None
 
     # {attribute: name in the state dict of a Module by itself}, where the two differ. In the state
     # dict of a Module around it, entries have the attributes' names.
@@ -80,8 +83,55 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the output by `forward`."""
-        return self.forward(*args, **kwargs)
+        """Compute the output by `forward`, and run the hooks."""
+        if self._hooks is None:
+            return self.forward(*args, **kwargs)
+        return self._hooks.call(self, args, kwargs)
+
+    # --- hooks -------------------------------------------------------------------
+
+    def register_forward_pre_hook(
+        self, hook: Callable[[Module, tuple[Any, ...]], Any]
+    ) -> RemovableHandle:
+        """Have ``hook(module, args)`` called before `forward`.
+
+        What it returns, if not None, takes the place of the positional arguments.
+        """
+        return RemovableHandle(self._own_hooks().before, hook)
+
+    def register_forward_hook(
+        self, hook: Callable[[Module, tuple[Any, ...], Any], Any]
+    ) -> RemovableHandle:
+        """Have ``hook(module, args, output)`` called after `forward`.
+
+        What it returns, if not None, takes the place of the output.
+
+        Examples
+        --------
+        >>> import instnorm
+        >>> layer = instnorm.nn.Linear(2, 3)
+        >>> handle = layer.register_forward_hook(lambda module, args, output: print(output.shape))
+        >>> y = layer(instnorm.zeros(5, 2))
+        (5, 3)
+        >>> handle.remove()
+        """
+        return RemovableHandle(self._own_hooks().after, hook)
+
+    def register_full_backward_hook(
+        self, hook: Callable[[Module, tuple[Any, ...], tuple[Any, ...]], Any]
+    ) -> RemovableHandle:
+        """Have ``hook(module, grad_input, grad_output)`` called in the backward pass.
+
+        Both are tuples, of a gradient or None for each positional argument and for each
+        output. What it returns, if not None, takes the place of `grad_input`.
+        """
+        return RemovableHandle(self._own_hooks().backward, hook)
+
+    def _own_hooks(self) -> Hooks:
+        if self._hooks is None:
+            self.__dict__["_hooks"] = Hooks()
+        hooks: Hooks = self.__dict__["_hooks"]
+        return hooks
 
     # --- registration ----------------------------------------------------------
 
@@ -408,16 +458,9 @@ class Module:
         dtype : dtype, optional
             None leaves everything as it is.
         """
-        for one in target:
-            if isinstance(one, Tensor):
-                dtype = one.dtype
-            elif _is_dtype(one):
-                dtype = one
-            else:
-                device = one
-        check_device(device)
-        if dtype is not None:
-            self._cast(np.dtype(dtype))
+        new = target_dtype(*target, device=device, dtype=dtype)
+        if new is not None:
+            self._cast(new)
         return self
 
     def _cast(self, dtype: np.dtype[Any]) -> None:
@@ -479,13 +522,6 @@ def array_from(value: Any) -> npt.NDArray[Any]:
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"expected an array of numbers, got dtype {array.dtype}")
     return array
-
-
-def _is_dtype(value: Any) -> bool:
-    try:
-        return value is not None and np.dtype(value) is not None
-    except TypeError:
-        return False
 
 
 def _quoted(names: list[str]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from instnorm import arrays
-from instnorm.tensor import Tensor
+from instnorm.tensor import Tensor, check_device
 
 
 class Parameter(Tensor):
@@ -173,12 +173,6 @@ class UninitializedBuffer(_Uninitialized):
 def is_lazy(value: object) -> TypeGuard[_Uninitialized]:
     """Return whether it is an uninitialized parameter or buffer."""
     return isinstance(value, _Uninitialized)
-
-
-def check_device(device: object) -> None:
-    """Raise an error unless it is the CPU."""
-    if device is not None and str(device) != "cpu":
-        raise ValueError(f"device must be None or 'cpu', got {device!r}")
 
 
 def checked_dtype(device: object, dtype: npt.DTypeLike | None) -> np.dtype[Any]:

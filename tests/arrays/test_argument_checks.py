@@ -90,3 +90,18 @@ assert grads[0].shape == x.shape and grads[1].tolist() == grads[2].tolist() == [
 assert instance_norm(x, mean=np.zeros(1), var=np.ones(1), out=y) is y
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_one_image_that_is_read_as_sequences_is_warned_of(channels):
+    image = np.random.default_rng(0).random((8, 9, channels))
+    with pytest.warns(
+        UserWarning, match=r"is read as 8 sequences of length 9, .* pass x\[None\]"
+    ) as w:
+        y = instance_norm(image, channel_axis=-1)
+    assert w[0].filename == __file__
+    # These are said without a doubt, and warn of nothing.
+    np.testing.assert_array_equal(instance_norm(image, channel_axis=2), y)
+    instance_norm(image[None], channel_axis=-1)
+    instance_norm(np.ones((8, 9, 7)), channel_axis=-1)
+    instance_norm(np.ones((7, 9, 3)), channel_axis=-1)

@@ -31,16 +31,18 @@ def target_for(t, array):
     return torch.tensor(array) if isinstance(t, torch.Tensor) else array
 
 
+def row_for(t, values):
+    """The same numbers in the library and dtype of `t`."""
+    if isinstance(t, torch.Tensor):
+        return torch.tensor(values, dtype=t.dtype)
+    return np.array(values, t.dtype)
+
+
 IGNORING = np.where(labels(4, 3) == 1, -100, labels(4, 3))
 
 
 def class_weight_for(t):
-    weight = [0.5, 0.0, 1.5, 2.0, 1.0]
-    return (
-        torch.tensor(weight, dtype=t.dtype)
-        if isinstance(t, torch.Tensor)
-        else np.array(weight, t.dtype)
-    )
+    return row_for(t, [0.5, 0.0, 1.5, 2.0, 1.0])
 
 
 # name: function of either library's functional and Tensors, arrays
@@ -83,6 +85,76 @@ OPERATIONS = {
     "l1_loss none": (
         lambda f, x, y: f.l1_loss(x, y, reduction="none"),
         [normal(2, 3), normal(2, 3, seed=1)],
+    ),
+    "relu inplace": (lambda f, x: f.relu(x * 1, inplace=True), [normal(2, 3, 4)]),
+    "gelu": (lambda f, x: f.gelu(x), [3 * normal(2, 3, 4)]),
+    "gelu tanh": (lambda f, x: f.gelu(x, approximate="tanh"), [normal(2, 3, 4)]),
+    "silu": (lambda f, x: f.silu(x), [3 * normal(2, 3, 4)]),
+    "prelu": (lambda f, x, w: f.prelu(x, w), [normal(2, 3, 4), normal(1)]),
+    "prelu of channels": (lambda f, x, w: f.prelu(x, w), [normal(2, 3, 4), normal(3)]),
+    "prelu of features": (lambda f, x, w: f.prelu(x, w), [normal(2, 3), normal(3)]),
+    "smooth_l1_loss": (
+        lambda f, x, y: f.smooth_l1_loss(x, y),
+        [normal(2, 3), normal(2, 3, seed=1)],
+    ),
+    "smooth_l1_loss beta": (
+        lambda f, x, y: f.smooth_l1_loss(x, y, reduction="sum", beta=0.3),
+        [normal(2, 3), normal(2, 3, seed=1)],
+    ),
+    "smooth_l1_loss beta 0": (
+        lambda f, x, y: f.smooth_l1_loss(x, y, reduction="none", beta=0.0),
+        [normal(2, 3), normal(2, 3, seed=1)],
+    ),
+    "binary_cross_entropy_with_logits": (
+        lambda f, x, y: f.binary_cross_entropy_with_logits(x, y),
+        [normal(2, 3), normal(2, 3, seed=1)],
+    ),
+    "binary_cross_entropy_with_logits weighted": (
+        lambda f, x, y: f.binary_cross_entropy_with_logits(
+            x,
+            y,
+            weight=row_for(x, [0.5, 2.0, 1.0]),
+            pos_weight=row_for(x, [3.0, 0.5, 1.0]),
+            reduction="none",
+        ),
+        [normal(2, 3), normal(2, 3, seed=1)],
+    ),
+    "batch_norm": (
+        lambda f, x, w, b: f.batch_norm(x, None, None, w, b, training=True),
+        [2 + normal(3, 2, 4), normal(2), normal(2, seed=1)],
+    ),
+    "batch_norm of features": (
+        lambda f, x: f.batch_norm(x, None, None, training=True, eps=0.1),
+        [normal(4, 3)],
+    ),
+    "batch_norm by given statistics": (
+        lambda f, x, w: f.batch_norm(
+            x, row_for(x, [0.1, 0.2, 0.3]), row_for(x, [1.0, 2.0, 3.0]), weight=w
+        ),
+        [normal(2, 3), normal(3)],
+    ),
+    "group_norm": (
+        lambda f, x, w, b: f.group_norm(x, 2, w, b),
+        [2 + normal(2, 4, 3), normal(4), normal(4, seed=1)],
+    ),
+    "group_norm of features": (lambda f, x: f.group_norm(x, 2), [normal(2, 6)]),
+    "layer_norm": (
+        lambda f, x, w, b: f.layer_norm(x, (3, 4), w, b),
+        [2 + normal(2, 3, 4), normal(3, 4), normal(3, 4, seed=1)],
+    ),
+    "layer_norm of a vector": (lambda f, x: f.layer_norm(x, [5], eps=0.1), [normal(5)]),
+    "embedding": (
+        lambda f, w: f.embedding(target_for(w, labels(2, 3)), w),
+        [normal(5, 2)],
+    ),
+    "dropout of all": (lambda f, x: f.dropout(x * x, 1.0), [normal(2, 3)]),
+    "interpolate linear": (
+        lambda f, x: f.interpolate(x, scale_factor=2, mode="linear"),
+        [normal(1, 2, 4)],
+    ),
+    "interpolate trilinear": (
+        lambda f, x: f.interpolate(x, (3, 2, 5), mode="trilinear", align_corners=True),
+        [normal(1, 1, 2, 3, 2)],
     ),
     "cross_entropy of one": (
         lambda f, x: f.cross_entropy(x, target_for(x, np.array(2))),
@@ -176,6 +248,27 @@ IMAGE_OPERATIONS = {
     "interpolate size": (lambda f, x: f.interpolate(x, size=(3, 7)), [normal(1, 2, 5, 4)]),
     "interpolate one size": (lambda f, x: f.interpolate(x, 3), [normal(1, 2, 5, 4)]),
     "interpolate, the same": (lambda f, x: f.interpolate(x, size=(5, 4)), [normal(1, 2, 5, 4)]),
+    "interpolate bilinear": (
+        lambda f, x: f.interpolate(x, scale_factor=2, mode="bilinear"),
+        [normal(2, 2, 3, 4)],
+    ),
+    "interpolate bilinear factors": (
+        lambda f, x: f.interpolate(x, scale_factor=(1.7, 0.6), mode="bilinear"),
+        [normal(1, 2, 4, 6)],
+    ),
+    "interpolate bilinear size": (
+        lambda f, x: f.interpolate(x, size=(3, 7), mode="bilinear", align_corners=False),
+        [normal(1, 2, 5, 4)],
+    ),
+    "interpolate bilinear corners": (
+        lambda f, x: f.interpolate(x, size=(7, 2), mode="bilinear", align_corners=True),
+        [normal(1, 2, 4, 3)],
+    ),
+    "batch_norm of images": (
+        lambda f, x, w, b: f.batch_norm(x, None, None, w, b, True),
+        [1 + normal(2, 3, 4, 2), normal(3), normal(3, seed=1)],
+    ),
+    "gelu of images": (lambda f, x: f.gelu(x), [normal(2, 3, 4, 2)]),
     "pad": (lambda f, x: f.pad(x, (1, 2, 0, 3)), [normal(1, 2, 2, 3)]),
     "pad value": (lambda f, x: f.pad(x, (1, 2, 3, 1), value=-2.5), [normal(1, 2, 2, 3)]),
     "pad three axes": (lambda f, x: f.pad(x, [0, 1, 2, 0, 1, 1], value=3), [normal(1, 2, 2, 3)]),
@@ -191,8 +284,12 @@ IMAGE_OPERATIONS = {
     "leaky_relu of images": (lambda f, x: f.leaky_relu(x), [normal(2, 3, 4, 2)]),
     "log_softmax of images": (lambda f, x: f.log_softmax(x, 1), [normal(2, 3, 4, 2)]),
 }
-# What torch has no equal of.
+# What torch has no equal of, or computes less exactly.
 OURS = {
+    "group_norm of single elements": (
+        lambda f, x, w, b: f.group_norm(x, 3, w, b),
+        [normal(2, 3), normal(3), normal(3, seed=1)],
+    ),
     "conv2d of one image": (
         lambda f, x, w, b: f.conv2d(x, w, b, padding=1),
         [normal(2, 4, 5), normal(3, 2, 3, 3), normal(3)],
@@ -356,6 +453,17 @@ def test_pools_of_any_geometry(seed):
         ours, theirs = leaf(COMMON[rng.choice(list(COMMON))](x)), torch_leaf(x)
         y = getattr(F, pool)(ours, *options)
         assert_same(y, getattr(torch.nn.functional, pool)(theirs, *options), [ours], [theirs])
+
+
+@pytest.mark.parametrize("name", ["linear", "conv2d"])
+def test_an_input_of_another_dtype_than_the_weight_is_refused_as_in_torch(name):
+    """It would turn a float32 net into a float64 one, which is slow, and nobody would notice."""
+    shapes = {"linear": ((2, 3), (4, 3)), "conv2d": ((1, 2, 4, 4), (3, 2, 3, 3))}[name]
+    x, w = normal(*shapes[0]), normal(*shapes[1]).astype(np.float32)
+    with pytest.raises(RuntimeError):
+        getattr(torch.nn.functional, name)(torch.tensor(x), torch.tensor(w))
+    with pytest.raises(RuntimeError, match="got float64 and float32"):
+        getattr(F, name)(x, w)
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
@@ -706,10 +814,55 @@ ERRORS = {
     ),
     "avg_pool2d large": (lambda: F.avg_pool2d(X, 6), ValueError, "kernel_size"),
     "interpolate mode": (
-        lambda: F.interpolate(X, 2, mode="bilinear"),
+        lambda: F.interpolate(X, 2, mode="bicubic"),
         NotImplementedError,
-        "mode='bilinear'",
+        "mode='bicubic'",
     ),
+    "interpolate mode of another rank": (
+        lambda: F.interpolate(X, 2, mode="linear"),
+        ValueError,
+        "expected 1 spatial axes after",
+    ),
+    "interpolate corners": (
+        lambda: F.interpolate(X, 2, align_corners=True),
+        ValueError,
+        "align_corners has no meaning",
+    ),
+    "gelu": (lambda: F.gelu(X, "erf"), ValueError, "approximate must be 'none' or 'tanh'"),
+    "prelu": (lambda: F.prelu(X, np.ones(2)), ValueError, r"weight has shape \(2,\)"),
+    "smooth_l1_loss": (lambda: F.smooth_l1_loss(X, X, beta=-1), ValueError, "beta must be"),
+    "bce": (
+        lambda: F.binary_cross_entropy_with_logits(X, X[0]),
+        ValueError,
+        "target has shape",
+    ),
+    "dropout": (lambda: F.dropout(X, 1.5), ValueError, "p must be from 0 to 1, got 1.5"),
+    "embedding floats": (lambda: F.embedding(X, X[0, 0]), TypeError, "expected integers"),
+    "embedding rank": (lambda: F.embedding(labels(2), X), ValueError, "expected \\(rows, feat"),
+    "embedding row": (
+        lambda: F.embedding(np.array([0, -1]), normal(3, 2)),
+        IndexError,
+        "input has -1, expected numbers from 0 to 2",
+    ),
+    "embedding padding": (
+        lambda: F.embedding(labels(2), normal(5, 2), padding_idx=5),
+        ValueError,
+        "padding_idx must be from -5 to 4",
+    ),
+    "batch_norm of one": (
+        lambda: F.batch_norm(normal(1, 3, 1), None, None, training=True),
+        ValueError,
+        "more than 1 value per channel",
+    ),
+    "batch_norm rank": (lambda: F.batch_norm(normal(3), None, None), ValueError, "input has shape"),
+    "group_norm groups": (lambda: F.group_norm(X, 2), ValueError, "C divisible by num_groups 2"),
+    "group_norm weight": (
+        lambda: F.group_norm(X, 3, np.ones(2)),
+        ValueError,
+        r"weight has shape \(2,\), expected \(3,\)",
+    ),
+    "layer_norm shape": (lambda: F.layer_norm(X, 3), ValueError, r"last axes to be \(3,\)"),
+    "missing": (lambda: F.gelo, AttributeError, "nearest: gelu"),
     "interpolate nothing": (lambda: F.interpolate(X), ValueError, "exactly one of size and"),
     "interpolate both": (lambda: F.interpolate(X, 2, 2), ValueError, "exactly one of size and"),
     "interpolate sizes": (lambda: F.interpolate(X, (2, 3, 4)), ValueError, "size has 3 entries"),
@@ -887,4 +1040,45 @@ def test_all_is_public():
         assert callable(getattr(F, name))
         # PyTorch has no adaptive instance norm: the paper's name.
         assert hasattr(torch.nn.functional, name) or name == "adaptive_instance_norm"
+    assert dir(F) == sorted(F.__all__)
     assert instnorm.functional is F
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last"])
+def test_dropout_drops_that_share_and_scales_the_rest(layout):
+    x = leaf(COMMON[layout](np.ones((20, 10, 30, 5), np.float32)))
+    instnorm.manual_seed(1)
+    y = F.dropout(x, 0.3)
+    assert set(np.unique(y.data)) == {np.float32(0), np.float32(1 / 0.7)}
+    assert (y.data == 0).mean() == pytest.approx(0.3, abs=0.01)
+    y.backward(np.full(y.shape, 2, np.float32))
+    np.testing.assert_array_equal(x.grad.data, 2 * y.data)
+    instnorm.manual_seed(1)
+    np.testing.assert_array_equal(F.dropout(x, 0.3).data, y.data)
+    assert (F.dropout(x, 0.3).data != y.data).any()
+
+
+def test_dropout_returns_the_input_where_nothing_is_dropped():
+    for library, x in ((F, leaf(normal(2, 3))), (torch.nn.functional, torch_leaf(normal(2, 3)))):
+        assert library.dropout(x, 0.3, training=False) is library.dropout(x, 0.0) is x
+
+
+def test_the_padding_of_an_embedding_gets_no_gradient():
+    numbers = np.array([1, 0, 1, 4])
+    w, t = leaf(normal(5, 2)), torch_leaf(normal(5, 2))
+    for padding in (-4, 1, 0):
+        ours = F.embedding(numbers, w, padding)
+        theirs = torch.nn.functional.embedding(torch.tensor(numbers), t, padding)
+        assert_same(ours, theirs, [w], [t])
+        w.grad = t.grad = None
+
+
+def test_running_statistics_of_batch_norm_are_torchs():
+    ours, theirs = ([m, v] for m, v in ((np.zeros(3), np.ones(3)), (np.zeros(3), np.ones(3))))
+    theirs = [torch.tensor(s) for s in theirs]
+    for shape in ((2, 3, 4, 5), (6, 3), (4, 3, 2)):
+        x = 1 + 2 * normal(*shape)
+        F.batch_norm(x, *ours, training=True, momentum=0.3)
+        torch.nn.functional.batch_norm(torch.tensor(x), *theirs, training=True, momentum=0.3)
+        for a, t in zip(ours, theirs, strict=True):
+            assert_close(a, t)

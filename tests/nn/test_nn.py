@@ -1,6 +1,7 @@
 """Module and the layers that toy models are built of: as torch.nn's, in numbers and in names."""
 
 import copy
+import importlib
 import math
 import pickle
 import re
@@ -422,7 +423,7 @@ def test_a_state_dict_that_does_not_fit_changes_nothing(nets):
 
 def test_loading_is_seen_by_the_graph():
     linear = nn.Linear(2, 2)
-    y = linear(leaf(normal(1, 2)))
+    y = linear(leaf(normal(1, 2).astype("f")))
     linear.load_state_dict(linear.state_dict())
     with pytest.raises(RuntimeError, match="modified by an in-place operation"):
         y.sum().backward()
@@ -478,6 +479,7 @@ def test_a_sequential_of_something_else_is_a_type_error(modules):
 # --- the layers ---------------------------------------------------------------
 
 IMAGE = normal(2, 3, 6, 8)
+ROWS = normal(5, 8)
 LAYERS = {
     "Conv2d": (("Conv2d", (3, 4, 3), {}), IMAGE),
     "Conv2d all": (
@@ -525,7 +527,37 @@ LAYERS = {
     "ReLU": (("ReLU", (), {}), IMAGE),
     "LeakyReLU": (("LeakyReLU", (), {}), IMAGE),
     "LeakyReLU 0.2": (("LeakyReLU", (0.2,), {}), IMAGE),
+    "LeakyReLU inplace": (("LeakyReLU", (0.2, True), {}), ROWS),
+    "ReLU inplace": (("ReLU", (True,), {}), ROWS),
     "Tanh": (("Tanh", (), {}), IMAGE),
+    "GELU": (("GELU", (), {}), IMAGE),
+    "GELU tanh": (("GELU", ("tanh",), {}), IMAGE),
+    "SiLU": (("SiLU", (), {}), IMAGE),
+    "SiLU inplace": (("SiLU", (), {"inplace": True}), ROWS),
+    "PReLU": (("PReLU", (), {}), IMAGE),
+    "PReLU of channels": (("PReLU", (3, 0.1), {}), IMAGE),
+    "Softmax": (("Softmax", (1,), {}), IMAGE),
+    "LogSoftmax": (("LogSoftmax", (), {"dim": -1}), IMAGE),
+    "Dropout 0": (("Dropout", (0.0,), {"inplace": True}), ROWS),
+    "BatchNorm1d": (("BatchNorm1d", (8,), {}), ROWS),
+    "BatchNorm1d of sequences": (("BatchNorm1d", (6,), {"bias": False}), IMAGE[0]),
+    "BatchNorm2d": (("BatchNorm2d", (3, 1e-3, None), {}), IMAGE),
+    "BatchNorm2d plain": (
+        ("BatchNorm2d", (3,), {"affine": False, "track_running_stats": False}),
+        IMAGE,
+    ),
+    "BatchNorm3d": (("BatchNorm3d", (3,), {}), IMAGE[:, :, None]),
+    "GroupNorm": (("GroupNorm", (3, 6, 1e-2), {}), IMAGE.reshape(2, 6, 3, 8)),
+    "GroupNorm no bias": (("GroupNorm", (1, 3), {"bias": False}), IMAGE),
+    "GroupNorm plain": (("GroupNorm", (3, 3), {"affine": False}), IMAGE),
+    "LayerNorm": (("LayerNorm", (8,), {}), IMAGE),
+    "LayerNorm all": (("LayerNorm", ([3, 6, 8], 1e-2), {"bias": False}), IMAGE),
+    "LayerNorm plain": (("LayerNorm", ((6, 8),), {"elementwise_affine": False}), IMAGE),
+    "Upsample bilinear": (("Upsample", (), {"scale_factor": 2, "mode": "bilinear"}), IMAGE),
+    "Upsample corners": (
+        ("Upsample", ((3, 5),), {"mode": "bilinear", "align_corners": True}),
+        IMAGE,
+    ),
     "Sigmoid": (("Sigmoid", (), {}), IMAGE),
     "MaxPool2d": (("MaxPool2d", (2,), {}), IMAGE),
     "MaxPool2d all": (("MaxPool2d", ((3, 2),), {"stride": 1, "padding": (1, 0)}), IMAGE),
@@ -561,7 +593,13 @@ def test_layers_are_torchs(name, dtype):
     x = x.astype(dtype)
     a, t = leaf(x), torch_leaf(x)
     leaves = [a, *ours.parameters()], [t, *theirs.parameters()]
-    assert_same(ours(a), theirs(t), *leaves, eps=50)
+    # What works in place in torch, does not on a leaf.
+    assert_same(ours(a * 1), theirs(t * 1), *leaves, eps=50)
+    for buffer, expected in zip(ours.buffers(), theirs.buffers(), strict=True):
+        np.testing.assert_allclose(buffer.data, expected, rtol=50 * np.finfo(dtype).eps)
+    ours.eval()
+    theirs.eval()
+    assert_close(ours(a), theirs(t * 1), eps=50)
     np.testing.assert_array_equal(ours(x).data, ours(a).data)
 
 
@@ -570,6 +608,19 @@ LOSSES = {
     "MSELoss sum": ({"reduction": "sum"}, normal(4, 3), normal(4, 3, seed=1)),
     "L1Loss": ({}, normal(4, 3), normal(4, 3, seed=1)),
     "L1Loss none": ({"reduction": "none"}, normal(4, 3), normal(4, 3, seed=1)),
+    "SmoothL1Loss": ({"beta": 0.5}, normal(4, 3), normal(4, 3, seed=1)),
+    "NLLLoss": ({}, normal(4, 3), np.array([0, 2, 1, 2])),
+    "NLLLoss all": (
+        {"weight": np.array([0.5, 2.0, 1.0]), "ignore_index": 1, "reduction": "none"},
+        normal(4, 3),
+        np.array([0, 2, 1, 2]),
+    ),
+    "BCEWithLogitsLoss": ({}, normal(4, 3), normal(4, 3, seed=1)),
+    "BCEWithLogitsLoss all": (
+        {"weight": np.array([0.5, 2.0, 1.0]), "pos_weight": np.array([1.5, 1.0, 3.0])},
+        normal(4, 3),
+        normal(4, 3, seed=1),
+    ),
     "CrossEntropyLoss": ({}, normal(4, 3), np.array([0, 2, 1, 2])),
     "CrossEntropyLoss all": (
         {
@@ -589,7 +640,7 @@ def test_losses_are_torchs(name):
     options, x, target = LOSSES[name]
     kind = name.split()[0]
     theirs = getattr(torch.nn, kind)(
-        **{k: torch_tensor(v) if k == "weight" else v for k, v in options.items()}
+        **{k: torch_tensor(v) if "weight" in k else v for k, v in options.items()}
     )
     ours = getattr(nn, kind)(**options)
     assert repr(ours) == repr(theirs)
@@ -686,6 +737,13 @@ def test_manual_seed_makes_models_reproducible():
         (lambda t: nn.init.kaiming_uniform_(t), *2 * [None], math.sqrt(2 / 60)),
         (lambda t: nn.init.kaiming_uniform_(t, a=2), *2 * [None], math.sqrt(2 / 5 / 60)),
         (lambda t: nn.init.kaiming_normal_(t), *2 * [None], math.sqrt(2 / 60)),
+        (lambda t: nn.init.kaiming_normal_(t, mode="fan_out"), *2 * [None], math.sqrt(2 / 600)),
+        (
+            lambda t: nn.init.kaiming_uniform_(t, nonlinearity="tanh"),
+            *2 * [None],
+            5 / 3 / math.sqrt(60),
+        ),
+        (lambda t: nn.init.xavier_normal_(t, gain=2), *2 * [None], 2 * math.sqrt(2 / 660)),
         (lambda t: nn.init.xavier_uniform_(t, gain=3), *2 * [None], 3 * math.sqrt(2 / 660)),
         (lambda t: nn.init.normal_(t, 1, 0.5), *2 * [None], 0.5),
     ],
@@ -711,6 +769,21 @@ def test_init_of_constants():
         nn.init.kaiming_uniform_(Tensor(np.empty(3)))
 
 
+@pytest.mark.parametrize("nonlinearity", ["linear", "sigmoid", "tanh", "relu", "leaky_relu"])
+def test_gains_are_torchs(nonlinearity):
+    for param in ((), (0.3,)):
+        expected = torch.nn.init.calculate_gain(nonlinearity, *param)
+        assert nn.init.calculate_gain(nonlinearity, *param) == pytest.approx(expected)
+
+
+def test_init_names_bad_arguments():
+    w = Tensor(np.empty((2, 3)))
+    with pytest.raises(ValueError, match="mode must be 'fan_in' or 'fan_out', got 'fan'"):
+        nn.init.kaiming_normal_(w, mode="fan")
+    with pytest.raises(ValueError, match=r"nonlinearity must be one of linear, .* got 'swish'"):
+        nn.init.kaiming_uniform_(w, nonlinearity="swish")
+
+
 def test_reset_parameters_draws_anew():
     linear = nn.Linear(3, 3)
     before = linear.weight.tolist()
@@ -720,13 +793,37 @@ def test_reset_parameters_draws_anew():
 
 def test_layers_run_without_recording():
     with no_grad():
-        assert not nn.Linear(3, 3)(normal(1, 3)).requires_grad
+        assert not nn.Linear(3, 3)(normal(1, 3).astype("f")).requires_grad
 
 
 def test_all_is_public():
     for name in nn.__all__:
         assert hasattr(nn, name)
         assert name == "mindspore" or hasattr(torch.nn, name)
+    assert dir(nn) == sorted(nn.__all__)
+
+
+def test_functional_is_found_where_torchs_is():
+    assert nn.functional is importlib.import_module("instnorm.nn.functional")
+    assert dir(nn.functional) == sorted(instnorm.functional.__all__)
+    for name in instnorm.functional.__all__:
+        assert getattr(nn.functional, name) is getattr(instnorm.functional, name)
+    with pytest.raises(AttributeError, match="nearest: gelu"):
+        nn.functional.gelo  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("Transformer", "no attention layers; nearest: Linear, LayerNorm"),
+        ("LSTM", "no recurrent layers"),
+        ("BatchNorm4d", "nearest: BatchNorm"),
+        ("Relu", "nearest: ReLU"),
+    ],
+)
+def test_what_is_left_out_says_what_is_nearest(name, nearest):
+    with pytest.raises(AttributeError, match=nearest):
+        getattr(nn, name)
 
 
 @pytest.mark.parametrize(
@@ -750,3 +847,225 @@ def test_initializers_fill_arrays_as_they_fill_tensors(fill):
         assert fill(target) is target
     np.testing.assert_array_equal(tensor.data, array)
     assert np.isfinite(array).all()
+
+
+# --- containers ----------------------------------------------------------------
+
+
+def labelled(library, *sizes):
+    """Layers that can be told apart by their sizes."""
+    return [library.nn.Linear(n, 1) for n in sizes]
+
+
+ROW_ACTIONS = {
+    "append": lambda m, new: m.append(new(9)),
+    "extend": lambda m, new: m.extend([new(8), new(9)]),
+    # What insert returns is the Sequential in torch, and None of a ModuleList.
+    "insert first": lambda m, new: m.insert(0, new(9)) and None,
+    "insert": lambda m, new: m.insert(2, new(9)) and None,
+    "insert last": lambda m, new: m.insert(len(m), new(9)) and None,
+    "set": lambda m, new: m.__setitem__(1, new(9)),
+    "set the last": lambda m, new: m.__setitem__(-1, new(9)),
+    "delete": lambda m, new: m.__delitem__(1),
+    "delete some": lambda m, new: m.__delitem__(slice(0, 2)),
+    "pop": lambda m, new: m.pop(1),
+    "out of range": lambda m, new: m[5],
+    "set out of range": lambda m, new: m.__setitem__(5, new(9)),
+    "slice": lambda m, new: m[1:],
+    "backwards": lambda m, new: m[::-1],
+    "last": lambda m, new: m[-1],
+}
+
+
+@pytest.mark.parametrize("action", ROW_ACTIONS)
+@pytest.mark.parametrize("kind", ["Sequential", "ModuleList"])
+def test_modules_in_a_row_are_torchs(kind, action):
+    results = []
+    for library in (instnorm, torch):
+        layers = labelled(library, 1, 2, 3)
+        container = getattr(library.nn, kind)(*([layers] if kind == "ModuleList" else layers))
+        try:
+            returned = ROW_ACTIONS[action](container, lambda n: library.nn.Linear(n, 1))  # noqa: B023
+        except IndexError:
+            returned = "IndexError"
+        results.append((repr(returned), repr(container), list(container.state_dict())))
+    assert results[0] == results[1]
+
+
+def test_module_dict_is_torchs():
+    results = []
+    for library in (instnorm, torch):
+        one, two = labelled(library, 1, 2)
+        container = library.nn.ModuleDict({"one": one})
+        container["two"] = two
+        container.update({"act": library.nn.ReLU(), "one": two})
+        results.append(
+            (
+                repr(container),
+                list(container),
+                list(container.keys()),
+                len(container),
+                "act" in container,
+                list(container.state_dict()),
+                repr(container.pop("act")),
+                [name for name, _ in container.items()],
+                [repr(module) for module in container.values()],
+                container["one"] is two,
+            )
+        )
+        del container["one"]
+        results[-1] += (repr(container),)
+        container.clear()
+        results[-1] += (repr(container),)
+    assert results[0] == results[1]
+
+
+def test_containers_take_modules_only():
+    for call in (
+        lambda: nn.ModuleList([1]),
+        lambda: nn.ModuleDict({"a": 1}),
+        lambda: nn.Sequential(nn.ReLU()).insert(0, 1),
+    ):
+        with pytest.raises(TypeError, match=r"module must be a Module( or None)?, got int"):
+            call()
+
+
+# --- dropout, batch norm, embedding -------------------------------------------------
+
+
+def test_dropout_is_for_training():
+    layer, x = nn.Dropout(0.4), leaf(np.ones((50, 40)))
+    assert (layer(x).data == 0).mean() == pytest.approx(0.4, abs=0.05)
+    assert layer.eval()(x) is x
+    with pytest.raises(ValueError, match="p must be from 0 to 1, got -1"):
+        nn.Dropout(-1)
+
+
+BATCH_NORM_ERRORS = {
+    "rank": (lambda: nn.BatchNorm2d(3)(np.ones((3, 4, 4))), r"expected 4D input \(got 3D"),
+    "ranks": (lambda: nn.BatchNorm1d(3)(np.ones(3)), "expected 2D or 3D input"),
+    "channels": (lambda: nn.BatchNorm1d(3)(np.ones((2, 4))), "expected 3 channels on axis 1"),
+    "one value": (lambda: nn.BatchNorm1d(3)(np.ones((1, 3))), "more than 1 value per channel"),
+    "groups": (lambda: nn.GroupNorm(2, 3), "num_channels must be divisible by num_groups"),
+    "padding": (lambda: nn.Embedding(3, 2, padding_idx=3), "padding_idx must be from -3 to 2"),
+}
+
+
+@pytest.mark.parametrize("name", BATCH_NORM_ERRORS)
+def test_errors_of_norms_and_embedding(name):
+    call, message = BATCH_NORM_ERRORS[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_embedding_is_torchs():
+    ours, theirs = nn.Embedding(6, 3, padding_idx=-2), torch.nn.Embedding(6, 3, padding_idx=-2)
+    assert repr(ours) == repr(theirs)
+    assert not ours.weight.data[4].any()
+    assert np.delete(ours.weight.data, 4, axis=0).all()
+    ours.load_state_dict(theirs.state_dict())
+    numbers = np.array([[0, 4, 5], [5, 5, 1]])
+    assert_same(ours(numbers), theirs(torch.tensor(numbers)), [ours.weight], [theirs.weight])
+
+
+def test_half_precision_of_layers_of_float32():
+    """As torch's: the result keeps the input's dtype."""
+    x = normal(2, 4, 3).astype(np.float16)
+    for layer in (nn.GroupNorm(2, 4), nn.LayerNorm(3), nn.BatchNorm1d(4)):
+        assert layer(x).dtype == np.float16
+
+
+# --- hooks -------------------------------------------------------------------------------
+
+
+def hooked(library):
+    """What hooks see, and what their replacements lead to."""
+    seen = []
+    layer, net = library.nn.Tanh(), library.nn.Sequential(library.nn.Tanh())
+    net.append(layer)
+    handles = [
+        layer.register_forward_pre_hook(lambda m, args: seen.append(("pre", args[0].tolist()))),
+        layer.register_forward_pre_hook(lambda m, args: args[0] * 2),
+        layer.register_forward_hook(lambda m, args, y: seen.append(("post", args[0].tolist()))),
+        layer.register_forward_hook(lambda m, args, y: y + 1),
+        layer.register_full_backward_hook(
+            lambda m, gi, go: seen.append(("back", gi[0].tolist(), go[0].tolist()))
+        ),
+        layer.register_full_backward_hook(lambda m, gi, go: (gi[0] * 10,)),
+    ]
+    x = library.tensor([0.25, -0.5], dtype=library.float64, requires_grad=True)
+    for _ in range(2):
+        y = net(x)
+        (y * y).sum().backward()
+        seen.append((y.tolist(), x.grad.tolist()))
+        handles[1].remove()
+        handles.pop().remove()
+    for handle in handles:
+        handle.remove()
+    seen.append(net(x).tolist())
+    return seen
+
+
+def flat(entries):
+    for entry in entries:
+        yield from flat(entry) if isinstance(entry, list | tuple) else [entry]
+
+
+def test_hooks_of_modules_are_torchs():
+    ours, theirs = hooked(instnorm), hooked(torch)
+    assert [entry[0] for entry in ours[:-1]][:3] == ["pre", "post", "back"]
+    for a, b in zip(flat(ours), flat(theirs), strict=True):
+        assert a == (b if isinstance(b, str) else pytest.approx(b, rel=1e-12))
+
+
+def test_backward_hooks_see_all_inputs_and_outputs():
+    class Two(nn.Module):
+        def forward(self, a, factor, b):
+            return a * factor, a + b
+
+    seen, layer = [], Two()
+    layer.register_full_backward_hook(lambda m, gi, go: seen.append((gi, go)))
+    a, b = leaf([2.0]), Tensor([5.0])
+    product, total = layer(a, 3.0, b)
+    (product + total * 2).sum().backward()
+    ((grad_a, grad_factor, grad_b), grad_outputs) = seen[0]
+    assert grad_a.tolist() == a.grad.tolist() == [5]
+    assert grad_factor is grad_b is None
+    assert [g.tolist() for g in grad_outputs] == [[1], [2]]
+
+
+def test_hooks_are_copied_with_the_module_and_run_in_lazy_ones():
+    seen = []
+    layer = nn.LazyInstanceNorm1d()
+    layer.register_forward_hook(lambda m, args, y: seen.append(type(m).__name__))
+    layer(normal(2, 3, 4))
+    layer(normal(2, 3, 4))
+    copy.deepcopy(layer)(normal(2, 3, 4))
+    assert seen == ["InstanceNorm1d"] * 3
+
+
+# --- clipping ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("norm_type", [2.0, 1.0, np.inf, 3.0])
+@pytest.mark.parametrize("max_norm", [0.5, 100.0])
+def test_clip_grad_norm_is_torchs(norm_type, max_norm):
+    ours = [leaf(normal(2, 3)), leaf(normal(4)), leaf(normal(1))]
+    theirs = [torch_leaf(a.data) for a in ours]
+    for a, t in zip(ours[:2], theirs[:2], strict=True):
+        gradient = normal(*a.shape, seed=1)
+        a.grad, t.grad = Tensor(gradient.copy()), torch_tensor(gradient)
+    total = nn.utils.clip_grad_norm_(ours, max_norm, norm_type)
+    expected = torch.nn.utils.clip_grad_norm_(theirs, max_norm, norm_type)
+    assert_close(total, expected)
+    for a, t in zip(ours[:2], theirs[:2], strict=True):
+        assert_close(a.grad, t.grad)
+    assert ours[2].grad is None
+
+
+def test_clip_grad_norm_at_the_edges():
+    w = leaf([1.0])
+    assert nn.utils.clip_grad_norm_([w], 1.0).item() == 0
+    w.grad = Tensor([np.inf]).double()
+    with pytest.raises(RuntimeError, match="total norm of the gradients is inf"):
+        nn.utils.clip_grad_norm_(w, 1.0, error_if_nonfinite=True)

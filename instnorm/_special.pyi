@@ -1,0 +1,5 @@
+import numpy as np
+
+__test__: dict[str, str]
+
+erf: np.ufunc
