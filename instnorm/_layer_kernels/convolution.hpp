@@ -34,8 +34,9 @@ constexpr double SMALL_WORK = 1 << 18;
 // Places that are summed together for the weight's gradient: some rows of them stay in the
 // first-level cache.
 constexpr ptrdiff_t DOT_LENGTH = 2048;
-// Parts of a batch whose sums are kept apart.
+// Parts of a batch whose sums are kept apart, and bytes that these sums have, about, at most.
 constexpr ptrdiff_t PARTIAL_SUMS = 16;
+constexpr ptrdiff_t PARTIAL_BYTES = 8 << 20;
 
 // One spatial axis: `large` is the length of the convolution's input, `small` of its output.
 struct Axis {
@@ -526,10 +527,11 @@ template <class T> class WeightGradient {
     const Images<const T> large_, small_;
     T *const grad_weight_, *const grad_bias_;  // grad_bias may be NULL
     const Cut cut_;
-    std::vector<T> sums_;  // of each part: (small channels, large channels, taps), (small channels)
+    T *sums_;  // of each part: (small channels, large channels, taps), (small channels)
 
     ptrdiff_t depth() const { return c_.large_channels * c_.taps(); }
     ptrdiff_t channels() const { return c_.groups * c_.small_channels; }
+    ptrdiff_t part_size() const { return channels() * (depth() + 1); }
 
   public:
     WeightGradient(
@@ -537,15 +539,22 @@ template <class T> class WeightGradient {
     )
         : c_(c), large_(large.readable()), small_(small.readable()), grad_weight_(grad_weight), grad_bias_(grad_bias),
           cut_(c, true, sizeof(T), SUMMED_GRID_BYTES, FEWEST_SUMMED_UNITS) {
-        sums_.resize(parts() * channels() * (depth() + 1));
+        static thread_local Workspace memory;
+        sums_ = (T *)memory.reserve(parts() * part_size() * sizeof(T));
     }
 
     // Parts that threads may work at, each on its own sums.
-    ptrdiff_t parts() const { return std::max<ptrdiff_t>(1, std::min(cut_.count, PARTIAL_SUMS)); }
+    ptrdiff_t parts() const {
+        const ptrdiff_t affordable = PARTIAL_BYTES / (part_size() * (ptrdiff_t)sizeof(T));
+        const ptrdiff_t most = std::max<ptrdiff_t>(2, std::min(affordable, PARTIAL_SUMS));
+        return std::max<ptrdiff_t>(1, std::min(cut_.count, most));
+    }
 
+    // Add up a part. False: no memory.
     bool run(ptrdiff_t part) {
-        T *sums = sums_.data() + part * channels() * (depth() + 1);
-        std::fill(sums, sums + channels() * (depth() + 1), (T)0);
+        if (!sums_) { return false; }
+        T *sums = sums_ + part * part_size();
+        std::fill(sums, sums + part_size(), (T)0);
         const ptrdiff_t first = part * cut_.count / parts();
         const ptrdiff_t end = (part + 1) * cut_.count / parts();
         for (ptrdiff_t i = first; i < end; i++) {
@@ -570,10 +579,10 @@ template <class T> class WeightGradient {
 
   private:
     void add_parts(T *to, ptrdiff_t start, ptrdiff_t size) const {
-        const T *from = sums_.data() + start;
+        const T *from = sums_ + start;
         std::copy(from, from + size, to);
         for (ptrdiff_t part = 1; part < parts(); part++) {
-            from += channels() * (depth() + 1);
+            from += part_size();
             for (ptrdiff_t i = 0; i < size; i++) { to[i] += from[i]; }
         }
     }

@@ -10,9 +10,9 @@ from .nets import TOYS
 from .report import picture, summary, table
 
 HEAD = """\
-A training step, {dtype}, {threads} threads: the least of interleaved rounds, by {clock} time; load
-{load:.1f} before the run. Peak: memory that {steps} steps take beyond the net at rest. Difference:
-the largest of the losses of {steps} steps, relative to PyTorch's.
+A training step with SGD and momentum, {dtype}, {threads} threads: the least of interleaved rounds,
+by {clock} time; load {load:.1f} before the run. Peak: memory that {steps} steps take beyond the net
+at rest. Difference: the largest of the losses of {steps} steps, relative to PyTorch's.
 """
 
 

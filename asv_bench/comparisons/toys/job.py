@@ -1,5 +1,6 @@
 """One net in one library: what a process of its own is asked for."""
 
+import itertools
 import re
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 
 from . import nets
 
+BATCHES = 4  # that the steps go through in turn
 LIBRARIES = ("PyTorch", "torch.compile", "instnorm")
 
 
@@ -19,7 +21,7 @@ class Job:
 
     def __init__(self, name, library, batch_size, dtype, threads):
         state = nets.weights(name, dtype)
-        inputs, target = nets.data(name, batch_size, dtype)
+        batches = nets.batches(name, batch_size, dtype, BATCHES)
         classes = nets.TOYS[name].classes
         if library == "instnorm":
             import instnorm as lib
@@ -29,18 +31,19 @@ class Job:
             lib.set_num_threads(threads)
         if library != "instnorm":
             state = {key: lib.from_numpy(value) for key, value in state.items()}
-            inputs, target = lib.from_numpy(inputs), lib.from_numpy(target)
+            batches = [tuple(map(lib.from_numpy, batch)) for batch in batches]
         self.net = nets.TOYS[name].make(lib)
         self.net.to(getattr(lib, dtype) if library != "instnorm" else np.dtype(dtype))
         self.net.load_state_dict(state)
         self.loss = lib.nn.MSELoss() if classes is None else lib.nn.CrossEntropyLoss()
         self.optimizer = lib.optim.SGD(self.net.parameters(), lr=0.01, momentum=0.9)
         self.forward = lib.compile(self.net) if library == "torch.compile" else self.net
-        self.inputs, self.target = inputs, target
+        self.batches = itertools.cycle(batches)
         self.resting = _status("VmRSS")
 
     def step(self):
-        loss = self.loss(self.forward(self.inputs), self.target)
+        inputs, target = next(self.batches)
+        loss = self.loss(self.forward(inputs), target)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -165,14 +165,16 @@ TOYS = {
 }
 
 
-def data(name, batch_size, dtype):
-    """Inputs and targets of one batch; the same in every process."""
+def batches(name, batch_size, dtype, count):
+    """Inputs and targets of some batches; the same in every process."""
     toy, rng = TOYS[name], np.random.default_rng(0)
-    inputs = rng.standard_normal((batch_size, *toy.sample)).astype(dtype)
-    if toy.classes is not None:
-        return inputs, rng.integers(toy.classes, size=batch_size)
-    shape = (batch_size, toy.outputs, *toy.sample[1:])
-    return inputs, rng.standard_normal(shape).astype(dtype)
+    for _ in range(count):
+        inputs = rng.standard_normal((batch_size, *toy.sample)).astype(dtype)
+        if toy.classes is not None:
+            yield inputs, rng.integers(toy.classes, size=batch_size)
+        else:
+            shape = (batch_size, toy.outputs, *toy.sample[1:])
+            yield inputs, rng.standard_normal(shape).astype(dtype)
 
 
 def weights(name, dtype):
