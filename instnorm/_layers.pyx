@@ -52,9 +52,11 @@ cdef int thread_count = 1
 cdef bint threads_allowed = True
 
 cdef enum:
-    # Products, or elements, below which a team of threads costs more than it gives.
-    SERIAL_PRODUCTS = 400000
-    SERIAL_ELEMENTS = 65536
+    # Products, or elements, below which one thread does the work: some 80 us of it. An idle team
+    # is there within 2 us; but where other programs run beside, a thread of it may be without a
+    # processor for milliseconds, and a step of a small net would wait for that in every layer.
+    SERIAL_PRODUCTS = 4000000
+    SERIAL_ELEMENTS = 262144
 
 
 def set_num_threads(int n):
