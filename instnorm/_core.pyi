@@ -41,6 +41,7 @@ def statistics(
     eps: float,
     channels_last: bool = False,
     mask: npt.NDArray[np.bool_] | None = None,
+    exact: bool = False,
 ) -> None: ...
 def forward_given(
     x: _Floats,

@@ -100,6 +100,7 @@ cdef int new_job(Job *job, cnp.ndarray x, bint channels_last, double eps) except
     )
     job.stream = False
     job.eps = eps
+    job.exact = False
     job.through_statistics = True
     job.mean = NULL
     job.rstd = NULL
@@ -387,6 +388,7 @@ def statistics(
     double eps,
     bint channels_last=False,
     mask=None,
+    bint exact=False,       # to the last digits of double, and not the bits of forward
 ):
     """The mean and 1 / sqrt(var + eps) of each channel of each sample of x."""
     cdef Job job
@@ -394,6 +396,7 @@ def statistics(
     cdef void *data = checked(x, "x", typenum, job.rows * job.stride, False)
     set_statistics(&job, mean, rstd, True)
     set_mask(&job, mask)
+    job.exact = exact
     if job.rows * job.stride == 0:
         return
     with nogil:

@@ -398,9 +398,7 @@ def gradients(
     if x.size == 0:
         none = None if residual is None else np.zeros_like(layouts.array_of(residual))
         slopes = epilogue.given_grad_slope(grad_slope)
-        return InstanceNormGradients(
-            result, np.zeros(shapes[0]), np.zeros(shapes[1]), none, slopes
-        )
+        return InstanceNormGradients(result, np.zeros(shapes[0]), np.zeros(shapes[1]), none, slopes)
 
     mean, rstd = _for_every_row(mean, x.shape), _for_every_row(rstd, x.shape)
     # Where the dtypes differ, both are read as that of x, or as float32 where that is half.
@@ -456,7 +454,8 @@ def moments(
     mean, rstd = np.zeros(x.shape[:2]), np.zeros(x.shape[:2])
     if x.size:
         view, walk = _to_read(x, x.dtype.newbyteorder("="))
-        kernels.statistics(view, mean, rstd, 0.0, walk.channels_last, _in_walk(mask, walk))
+        last = walk.channels_last
+        kernels.statistics(view, mean, rstd, 0.0, last, _in_walk(mask, walk), True)
     none = (counts == 0)[:, None]
     mean = np.where(none, 0, mean)
     with np.errstate(divide="ignore", over="ignore"):
@@ -588,9 +587,7 @@ def _warn_of_one_image(shape: tuple[int, ...]) -> None:
     )
 
 
-def _parameter(
-    value: npt.ArrayLike | None, name: str, shape: tuple[int, ...]
-) -> Array | None:
+def _parameter(value: npt.ArrayLike | None, name: str, shape: tuple[int, ...]) -> Array | None:
     """Return a weight or bias as float32 or float64, contiguous."""
     if value is None:
         return None
@@ -801,7 +798,8 @@ def _checked_mask(mask: npt.ArrayLike | None, shape: tuple[int, ...]) -> Array |
 
 def counted(mask: Array) -> npt.NDArray[np.int64]:
     """How many elements of each sample count, by a mask of shape (N, spatial...)."""
-    return np.count_nonzero(mask.reshape(len(mask), -1), axis=1).astype(np.int64, copy=False)
+    counts: npt.NDArray[np.int64] = mask.reshape(len(mask), -1).sum(axis=1, dtype=np.int64)
+    return counts
 
 
 def checked_slope(
@@ -811,9 +809,7 @@ def checked_slope(
     if activation is not None and (
         not isinstance(activation, str) or activation not in _ACTIVATIONS
     ):
-        raise ValueError(
-            f"activation is {activation!r}, expected None, 'relu' or 'leaky_relu'"
-        )
+        raise ValueError(f"activation is {activation!r}, expected None, 'relu' or 'leaky_relu'")
     if isinstance(negative_slope, str | bytes | bool | np.bool_):
         raise TypeError(f"negative_slope must be a number or array, got {negative_slope!r}")
     if isinstance(negative_slope, float | int | np.floating | np.integer):

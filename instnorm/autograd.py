@@ -144,10 +144,10 @@ class Function:
     _specs: Sequence[tuple[tuple[int, ...], np.dtype[Any]]]  # shape, dtype of each output
     _hooks: _Hooks | None = None  # of the outputs
     _number: int  # nodes are numbered in the order of their making
-    # What was saved, None once it was freed; the version of each Tensor in it; and for those
-    # that are outputs of the node itself, which one.
+    # What was saved, None once it was freed; of each Tensor in it, the counter of changes and what
+    # it stood at; and for those that are outputs of the node itself, which one.
     _saved: tuple[Any, ...] | None = ()
-    _versions: Sequence[int | None] = ()
+    _versions: Sequence[tuple[list[int], int]] = ()
     _saved_outputs: tuple[tuple[int, int], ...] = ()
 
     @staticmethod
@@ -228,7 +228,7 @@ class Function:
         a saved Tensor in place makes backward raise an error.
         """
         self._saved = values
-        self._versions = [v._counter[0] if isinstance(v, Tensor) else None for v in values]
+        self._versions = [(v._counter, v._counter[0]) for v in values if isinstance(v, Tensor)]
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
@@ -239,10 +239,11 @@ class Function:
                 "backward ran through this part of the graph before, and its saved tensors were "
                 "freed. Pass retain_graph=True to the first backward() or grad() to run it twice."
             )
-        for value, version in zip(saved, self._versions):  # noqa: B905 - strict=True takes time, and both are as long
-            if version is not None and value._counter[0] != version:
+        for counter, version in self._versions:
+            if counter[0] != version:
+                changed = [v.shape for v in saved if getattr(v, "_counter", None) is counter]
                 raise RuntimeError(
-                    f"a Tensor of shape {value.shape} that {type(self).__name__} needs for its "
+                    f"a Tensor of shape {changed[0]} that {type(self).__name__} needs for its "
                     "gradient was modified by an in-place operation after it was saved; "
                     "compute a new Tensor instead, for example x = x + 1 instead of x += 1"
                 )

@@ -31,6 +31,7 @@ cdef struct Job:
     bint stream                 # the last pass writes past the caches
     Affine affine
     double eps
+    bint exact                  # all sums in double
     double *mean                # rows; written by forward, read by the others
     double *rstd                # rows
     bint through_statistics     # backward: mean and rstd are x's own

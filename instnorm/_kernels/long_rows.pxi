@@ -158,7 +158,7 @@ cdef void forward_rows(
         at = row * job.stride
         if row_kind is row_epilogue:
             set_row_epilogue(x, &after, job, row)
-        moments = row_moments(x + at, job.length, &after, y == NULL)
+        moments = row_moments(x + at, job.length, &after, job.exact)
         finish_row(&moments, job, row)
         if y != NULL:
             scales = scales_of_row(x, &moments, job, row)
@@ -299,7 +299,7 @@ cdef bint forward_split_rows(
         if row_kind is row_epilogue:
             set_row_epilogue(x, &after, job, row)
         for block in prange(blocks, num_threads=job.threads, schedule="static"):
-            moments[block] = moments_of_block(x + at, job.length, block, &after, y == NULL)
+            moments[block] = moments_of_block(x + at, job.length, block, &after, job.exact)
         for block in range(1, blocks):
             merge(moments, moments + block)
         finish_row(moments, job, row)

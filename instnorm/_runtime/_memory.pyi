@@ -1,6 +1,10 @@
 """Types of the compiled memory cache; `_memory.pyx` documents it."""
 
-from typing import final
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
 
 SMALLEST_BLOCK: int
 __test__: dict[str, str]  # Cython's, of docstrings with doctests
@@ -14,3 +18,6 @@ def empty_cache() -> None: ...
 def set_limit(nbytes: int) -> None: ...
 def get_limit() -> int: ...
 def get_cached() -> int: ...
+def array_at(
+    address: int, shape: Sequence[int], strides: Sequence[int], dtype: np.dtype[Any], owner: object
+) -> npt.NDArray[Any]: ...

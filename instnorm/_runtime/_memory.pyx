@@ -26,6 +26,8 @@ for itself (10 to 25 % of its time).
 
 cimport cython
 cimport numpy as cnp
+from cpython.object cimport PyTypeObject
+from cpython.ref cimport Py_INCREF
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -49,7 +51,14 @@ cdef extern from "numpy/arrayobject.h":
         unsigned char version
         PyDataMemAllocator allocator
 
+    ctypedef struct PyArray_Descr:
+        pass
+
     object PyDataMem_SetHandler(object handler)
+    object PyArray_NewFromDescr(
+        PyTypeObject *subtype, PyArray_Descr *descr, int nd, const cnp.npy_intp *dims,
+        const cnp.npy_intp *strides, void *data, int flags, void *obj,
+    )
 
 cdef extern from "pycapsule.h":
     object PyCapsule_New(void *pointer, const char *name, void *destructor)
@@ -336,3 +345,28 @@ def get_cached():
     nbytes = cached_bytes
     instnorm_unlock()
     return nbytes
+
+
+def array_at(size_t address, shape, strides, cnp.dtype dtype, owner):
+    """An ndarray of memory that `owner` keeps alive; strides are in elements.
+
+    For memory that its owner does not offer by a protocol without taking something back: a tensor
+    that gave its memory to NumPy can never be resized again.
+    """
+    cdef cnp.npy_intp sizes[64]
+    cdef cnp.npy_intp steps[64]
+    cdef int axes = len(shape), i
+    cdef cnp.ndarray array
+    if axes > 64 or len(strides) != axes:
+        raise ValueError(f"shape has {axes} axes, and strides {len(strides)}")
+    for i in range(axes):
+        sizes[i] = shape[i]
+        steps[i] = strides[i] * dtype.itemsize
+    Py_INCREF(dtype)  # the new array takes a reference
+    array = PyArray_NewFromDescr(
+        <PyTypeObject *>cnp.ndarray, <PyArray_Descr *>dtype, axes, sizes, steps, <void *>address,
+        cnp.NPY_ARRAY_WRITEABLE, NULL,
+    )
+    cnp.set_array_base(array, owner)
+    cnp.PyArray_UpdateFlags(array, cnp.NPY_ARRAY_UPDATE_ALL)
+    return array

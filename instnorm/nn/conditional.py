@@ -71,14 +71,16 @@ class _ConditionalInstanceNorm(_InstanceNorm):
         if label.dtype.kind in "iu":
             if label.shape != (samples,):
                 raise ValueError(f"label has shape {label.shape}, expected ({samples},)")
-            if samples and not (0 <= label.data.min() and label.data.max() < self.num_classes):
+            if samples and not (label.data.min() >= 0 and label.data.max() < self.num_classes):
                 raise ValueError(
                     f"label has values from {label.data.min()} to {label.data.max()}, expected "
                     f"classes from 0 to {self.num_classes - 1}"
                 )
             return self.weight[label.data], self.bias[label.data]
         if label.dtype.kind != "f":
-            raise TypeError(f"label has dtype {label.dtype}, expected integers, or floats to mix by")
+            raise TypeError(
+                f"label has dtype {label.dtype}, expected integers, or floats to mix by"
+            )
         if label.shape != (samples, self.num_classes):
             raise ValueError(
                 f"label has shape {label.shape}, expected ({samples}, {self.num_classes}): "

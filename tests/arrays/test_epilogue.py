@@ -253,7 +253,8 @@ def test_what_does_not_count_is_not_looked_at(shape, dtype, kind, last):
         with np.errstate(all="ignore"):
             y, mean, rstd = problem.forward(return_stats=True)
             found = problem.backward(mean, rstd)
-        assert not y[away].any() and not found.grad_input[away].any()
+        assert not y[away].any()
+        assert not found.grad_input[away].any()
         results.append((y, mean, rstd, *found[:4]))
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):

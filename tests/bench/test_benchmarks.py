@@ -58,7 +58,8 @@ def test_asv_can_start_workers(tmp_path):
     run_there("asv", "machine", "--yes", HOME=str(tmp_path))
     done = run_there("asv", "run", *options, HOME=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "track_forward" in done.stdout and "failed" not in done.stdout
+    assert "track_forward" in done.stdout
+    assert "failed" not in done.stdout
 
 
 @pytest.mark.parametrize(("cls", "name"), [*benchmarks()])

@@ -36,6 +36,16 @@ def output_of(script, folder):
     return done.stdout
 
 
+USES = sorted(path.name for path in (EXAMPLES / "uses").glob("*.py"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", USES)
+def test_each_use_draws_its_picture(script, tmp_path):
+    assert output_of(f"uses/{script}", tmp_path)
+    assert (tmp_path / script.replace(".py", ".png")).stat().st_size > 5000
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_examples_run(script, tmp_path):
     assert output_of(script, tmp_path)

@@ -238,7 +238,7 @@ def test_adaptive_takes_on_the_statistics_of_the_style():
 
 @pytest.mark.parametrize("style", [(3, 3, 4), (2, 4, 4), (2, 3, 1), (2, 3)])
 def test_adaptive_refuses_a_style_that_does_not_fit(style):
-    with pytest.raises(ValueError, match="expected|the style has to have"):
+    with pytest.raises(ValueError, match=r"expected|the style has to have"):
         F.adaptive_instance_norm(np.ones((2, 3, 4)), np.ones(style))
 
 
@@ -262,10 +262,15 @@ def test_statistics_of_tiles_are_those_of_the_whole(dtype, mean):
         for tile in tiles[3:]:
             rest.update(tile)
         assert whole.merge(rest) is whole
-        np.testing.assert_allclose(whole.mean, exact.mean((2, 3)).astype(float), rtol=1e-12, atol=1e-13)
-        np.testing.assert_allclose(whole.var, exact.var((2, 3)).astype(float), rtol=1e-10 if mean else 1e-12)
+        np.testing.assert_allclose(
+            whole.mean, exact.mean((2, 3)).astype(float), rtol=1e-12, atol=1e-13
+        )
+        np.testing.assert_allclose(
+            whole.var, exact.var((2, 3)).astype(float), rtol=1e-10 if mean else 1e-12
+        )
         np.testing.assert_allclose(whole.unbiased_var, whole.var * 6300 / 6299, rtol=1e-14)
-        assert (whole.count == 6300).all() and whole.count.shape == (2, 1)
+        assert (whole.count == 6300).all()
+        assert whole.count.shape == (2, 1)
 
 
 def test_statistics_of_what_counts():
@@ -280,9 +285,12 @@ def test_statistics_of_what_counts():
 
 def test_statistics_of_nothing_and_of_one():
     nothing = instnorm.Statistics.of(np.ones((2, 3, 4)), mask=np.zeros((2, 4), bool))
-    assert np.isnan(nothing.mean).all() and not nothing.count.any()
+    assert np.isnan(nothing.mean).all()
+    assert not nothing.count.any()
     one = instnorm.Statistics.of(np.full((2, 3, 1), 7.0))
-    assert (one.mean == 7).all() and not one.var.any() and np.isnan(one.unbiased_var).all()
+    assert (one.mean == 7).all()
+    assert not one.var.any()
+    assert np.isnan(one.unbiased_var).all()
     assert (nothing.merge(one).mean == 7).all()
     assert instnorm.Statistics().mean.shape == (0, 0)
 

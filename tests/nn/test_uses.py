@@ -94,7 +94,9 @@ def test_each_sample_has_the_map_of_its_class(cls, shape):
         np.testing.assert_array_equal(y.data[i : i + 1], alone.data)
     mixed = layer(x, np.array([[0, 0.5, 0.5, 0], [1, 0, 0, 0.0]]))
     between = F.instance_norm(
-        x[:1], weight=(layer.weight[1] + layer.weight[2]) / 2, bias=(layer.bias[1] + layer.bias[2]) / 2
+        x[:1],
+        weight=(layer.weight[1] + layer.weight[2]) / 2,
+        bias=(layer.bias[1] + layer.bias[2]) / 2,
     )
     np.testing.assert_allclose(mixed.data[:1], between.data, atol=1e-6)
     np.testing.assert_array_equal(mixed.data[1:], y.data[1:])
@@ -160,7 +162,8 @@ def test_revin_is_undone(affine, subtract_last, dtype):
     layer = randomized(nn.RevIN(2, affine=affine, subtract_last=subtract_last))
     x = series(dtype)
     y = layer(x, "norm")
-    assert y.dtype == dtype and y.shape == x.shape
+    assert y.dtype == dtype
+    assert y.shape == x.shape
     np.testing.assert_allclose(layer(y, "denorm").data, x, rtol=8 * np.finfo(dtype).eps)
 
 

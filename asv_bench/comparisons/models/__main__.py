@@ -1,4 +1,4 @@
-"""Measure the three nets, print the table and save it with the picture."""
+"""Measure the nets, print the table and save it with the picture."""
 
 import argparse
 import os

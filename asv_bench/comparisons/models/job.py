@@ -9,7 +9,9 @@ import numpy as np
 
 
 class Variant(NamedTuple):
-    norm: str  # "PyTorch", "instnorm", "Identity", or "float64": PyTorch in double precision
+    # "PyTorch"; "instnorm", "fused" or "in place": converted; "Identity": no norms; or
+    # "float64": PyTorch in double precision
+    norm: str
     channels_last: bool = False
 
 
@@ -22,10 +24,11 @@ class Job:
         from . import nets
 
         net, self.image, self.grad_output = nets.build(net_name)
-        if variant.norm == "instnorm":
+        if variant.norm in ("instnorm", "fused", "in place"):
             from instnorm.bridge.torch import convert
 
-            convert(net)
+            in_place = variant.norm == "in place"
+            convert(net, fuse_activation=in_place or variant.norm == "fused", inplace=in_place)
         elif variant.norm == "Identity":
             nets.without_norms(net)
         elif variant.norm == "float64":

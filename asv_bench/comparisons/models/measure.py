@@ -9,7 +9,7 @@ from benchmarks.worker import Worker
 
 from .job import Job, Variant
 
-NORMS = ("PyTorch", "instnorm", "Identity")
+NORMS = ("PyTorch", "instnorm", "fused", "in place", "Identity")
 TASKS = ("inference", "training")
 VARIANTS = [Variant(norm, last) for norm in NORMS for last in (False, True)]
 FEWEST_ROUNDS = 3

@@ -1,4 +1,4 @@
-"""The three nets: MONAI's DynUNet (nnU-Net) in 3D and 2D, and fast style transfer."""
+"""The nets: MONAI's DynUNet and nnU-Net's own U-Nets, in 3D and 2D, and fast style transfer."""
 
 import torch
 from torch import nn
@@ -16,6 +16,29 @@ def dyn_unet(spatial_dims, filters):
         strides=strides,
         upsample_kernel_size=strides[1:],
         filters=filters,
+    )
+
+
+def nnunet(name, dims, filters, blocks):
+    """A U-Net of the package that nnU-Net takes its nets from, as its plans set it up."""
+    from dynamic_network_architectures.architectures import unet
+
+    stages = len(filters)
+    return getattr(unet, name)(
+        1,
+        stages,
+        filters,
+        getattr(nn, f"Conv{dims}d"),
+        3,
+        [1] + [2] * (stages - 1),
+        blocks,
+        3,
+        [1] * (stages - 1) if name == "ResidualEncoderUNet" else [2] * (stages - 1),
+        conv_bias=True,
+        norm_op=getattr(nn, f"InstanceNorm{dims}d"),
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
     )
 
 
@@ -54,6 +77,14 @@ def style_transfer():
 NETS = {
     "DynUNet 3D": (lambda: dyn_unet(3, [32, 64, 128, 256, 320]), (1, 1, 64, 64, 64)),
     "DynUNet 2D": (lambda: dyn_unet(2, [32, 64, 128, 256, 512, 512, 512]), (4, 1, 256, 256)),
+    "PlainConvUNet 3D": (
+        lambda: nnunet("PlainConvUNet", 3, [32, 64, 128, 256, 320], [2] * 5),
+        (1, 1, 64, 64, 64),
+    ),
+    "ResidualEncoderUNet 2D": (
+        lambda: nnunet("ResidualEncoderUNet", 2, [32, 64, 128, 256, 512], [1, 3, 4, 6, 6]),
+        (2, 1, 256, 256),
+    ),
     "style transfer": (style_transfer, (1, 3, 512, 512)),
 }
 

@@ -2,14 +2,19 @@
 
 import math
 
-from .measure import NORMS, TASKS
+from .measure import TASKS
 
 COLUMNS = [
     *("net", "task", "norm", "layout", "ms", "of limit", "peak MiB"),
     *("error", "error, contiguous"),
 ]
 NAMES = {"Identity": "none: the limit"}
-COLOURS = {"PyTorch": "#b0b0b0", "instnorm": "#2a7fb8"}
+COLOURS = {
+    "PyTorch": "#b0b0b0",
+    "instnorm": "#2a7fb8",
+    "fused": "#4fae62",
+    "in place": "#e0913a",
+}
 
 
 def limits(results):
@@ -42,10 +47,11 @@ def picture(results, path):
     from matplotlib.figure import Figure
 
     limit = limits(results)
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
     for axes, task in zip(figure.subplots(1, 2, sharey=True), TASKS, strict=True):
         nets = list(dict.fromkeys(r.net for r in results))
-        for offset, norm in ((-0.2, NORMS[0]), (0.2, NORMS[1])):
+        for place, norm in enumerate(COLOURS):
+            offset = 0.2 * (place - 1.5)
             ratios = [
                 next(
                     r.seconds / limit[net, task]
@@ -55,8 +61,8 @@ def picture(results, path):
                 for net in nets
             ]
             places = [n + offset for n in range(len(nets))]
-            bars = axes.bar(places, ratios, 0.38, label=norm, color=COLOURS[norm])
-            axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
+            bars = axes.bar(places, ratios, 0.19, label=norm, color=COLOURS[norm])
+            axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=5)
         axes.axhline(1, color="black", linewidth=1)
         axes.set_xticks(range(len(nets)), nets)
         axes.set_title({"inference": "inference", "training": "training step"}[task])

@@ -46,10 +46,10 @@ class _Backward(mindspore.common._Function):
     ) -> Any:
         ctx.save_for_backward(grad_output, x, gamma)
         ctx.eps = eps
-        gradients = instance_norm_backward(
+        grad_input, grad_gamma, grad_beta, *_ = instance_norm_backward(
             ndarray_of(grad_output), ndarray_of(x), ndarray_of(gamma), mean=mean, rstd=rstd
         )
-        return tuple(map(tensor_of, gradients, (x, gamma, gamma)))
+        return tensor_of(grad_input, x), tensor_of(grad_gamma, gamma), tensor_of(grad_beta, gamma)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:

@@ -23,6 +23,7 @@ from instnorm.bridge.torch.modules import (
     LazyInstanceNorm3d,
 )
 from instnorm.bridge.torch.replacement import convert, converted, revert
+from instnorm.bridge.torch.tiles import collect_statistics, fixed_statistics
 
 __all__ = [
     "InstanceNorm1d",
@@ -31,8 +32,10 @@ __all__ = [
     "LazyInstanceNorm1d",
     "LazyInstanceNorm2d",
     "LazyInstanceNorm3d",
+    "collect_statistics",
     "convert",
     "converted",
+    "fixed_statistics",
     "instance_norm",
     "revert",
 ]

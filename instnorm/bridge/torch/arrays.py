@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import ml_dtypes
 import numpy as np
@@ -10,13 +10,42 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from instnorm._runtime._memory import array_at
 from instnorm._runtime.threads import get_num_threads, set_num_threads
 from instnorm.arrays import gradients, instance_norm, instance_norm_backward
 
 Array: TypeAlias = npt.NDArray[Any]
 
-DTYPES = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+_NUMPY_DTYPES = {
+    torch.float16: np.dtype(np.float16),
+    torch.bfloat16: _BFLOAT16,
+    torch.float32: np.dtype(np.float32),
+    torch.float64: np.dtype(np.float64),
+}
+DTYPES = frozenset(_NUMPY_DTYPES)
+
+
+class Epilogue(NamedTuple):
+    """What follows the norm in the same pass, but for the tensors that may need gradients."""
+
+    mask: Tensor | None
+    activation: str | None
+    negative_slope: float
+    inplace: bool  # the output takes the input's memory, and is what is kept for backward
+
+
+PLAIN = Epilogue(None, None, 0.01, False)
+
+
+class Gradients(NamedTuple):
+    """For each tensor of the forward pass, in its order; None for one that there is not."""
+
+    input: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    residual: Tensor | None = None
+    slope: Tensor | None = None
 
 
 def forward(
@@ -26,18 +55,28 @@ def forward(
     mean: Tensor | None,
     var: Tensor | None,
     eps: float,
+    residual: Tensor | None = None,
+    slope: Tensor | None = None,
+    after: Epilogue = PLAIN,
 ) -> tuple[Tensor, Array, Array]:
     """Return the normalized input, and the mean and rstd that were used: float64, (N, C)."""
     _use_threads_of_torch()
+    x = as_array(input)
+    options: dict[str, Any] = {}
+    if after is not PLAIN:
+        options = {**_options(residual, slope, after), "out": x if after.inplace else None}
     output, used_mean, used_rstd = instance_norm(
-        as_array(input),
+        x,
         None if weight is None else as_array(weight),
         None if bias is None else as_array(bias),
         mean=None if mean is None else as_array(mean),
         var=None if var is None else as_array(var),
         eps=eps,
         return_stats=True,
+        **options,
     )
+    if after.inplace:
+        return input, used_mean, used_rstd
     return _as_tensor_like(output, input), used_mean, used_rstd
 
 
@@ -49,12 +88,12 @@ def backward(
     rstd: Array,
     use_input_stats: bool,
     bias_dtype: torch.dtype | None,
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Return the gradients for input, weight and bias; None for one that there is not."""
+) -> Gradients:
+    """Return the gradients of the plain norm."""
     _use_threads_of_torch()
     mixed = bias_dtype not in (None, (input if weight is None else weight).dtype)
     run = gradients if mixed else instance_norm_backward
-    grad_input, grad_weight, grad_bias = run(
+    grad_input, grad_weight, grad_bias, *_ = run(
         as_array(grad_output),
         as_array(input),
         None if weight is None else as_array(weight),
@@ -62,22 +101,71 @@ def backward(
         rstd=rstd,
         use_input_stats=use_input_stats,
     )
-    return (
+    return Gradients(
         _as_tensor_like(grad_input, input),
         None if weight is None else as_tensor(grad_weight).to(weight.dtype),
         None if bias_dtype is None else as_tensor(grad_bias).to(bias_dtype),
     )
 
 
+def backward_with_epilogue(
+    grad_output: Tensor,
+    input: Tensor,  # or the output, if that is what was kept
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    slope: Tensor | None,
+    mean: Array,
+    rstd: Array,
+    use_input_stats: bool,
+    after: Epilogue,
+) -> Gradients:
+    """Return the gradients where something follows the norm."""
+    _use_threads_of_torch()
+    found = gradients(
+        as_array(grad_output),
+        as_array(input),
+        None if weight is None else as_array(weight),
+        bias=None if bias is None else as_array(bias),
+        mean=mean,
+        rstd=rstd,
+        use_input_stats=use_input_stats,
+        from_output=after.inplace,
+        **_options(residual, slope, after),
+    )
+    return Gradients(
+        _as_tensor_like(found.grad_input, input),
+        None if weight is None else as_tensor(found.grad_weight).to(weight.dtype),
+        None if bias is None else as_tensor(found.grad_bias).to(bias.dtype),
+        None
+        if residual is None or found.grad_residual is None
+        else _as_tensor_like(found.grad_residual, residual),
+        None
+        if slope is None or found.grad_slope is None
+        else as_tensor(found.grad_slope).to(slope.dtype),
+    )
+
+
+def _options(residual: Tensor | None, slope: Tensor | None, after: Epilogue) -> dict[str, Any]:
+    return {
+        "mask": None if after.mask is None else after.mask.numpy(),
+        "residual": None if residual is None else as_array(residual),
+        "activation": after.activation,
+        "negative_slope": after.negative_slope if slope is None else as_array(slope),
+    }
+
+
 def as_array(tensor: Tensor) -> Array:
-    """Return an ndarray that shares the tensor's memory."""
-    if tensor.dtype is torch.bfloat16:
-        # NumPy alone has no bfloat16: the bits pass as integers.
-        bits: Array = tensor.detach().view(torch.int16).numpy()
-        return bits.view(_BFLOAT16)
-    # `force` would also copy from other devices and resolve conjugates; here it only detaches.
-    array: Array = tensor.numpy(force=True)
-    return array
+    """Return an ndarray that shares the tensor's memory.
+
+    Not by `Tensor.numpy`, which marks the memory as never to be resized: FSDP resizes parameters.
+    """
+    if tensor.numel() == 0 or tensor.is_neg():
+        copy: Array = tensor.double().numpy(force=True).astype(_NUMPY_DTYPES[tensor.dtype])
+        return copy
+    return array_at(
+        tensor.data_ptr(), tensor.shape, tensor.stride(), _NUMPY_DTYPES[tensor.dtype], tensor
+    )
 
 
 def as_tensor(array: Array) -> Tensor:

@@ -15,27 +15,54 @@ from instnorm.bridge.torch import arrays
 Statistics: TypeAlias = tuple[arrays.Array, arrays.Array, bool, torch.dtype | None]
 
 
-def instance_norm(
+def normalize(
     input: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
     mean: Tensor | None,
     var: Tensor | None,
     eps: float,
+    residual: Tensor | None = None,
+    slope: Tensor | None = None,
+    after: arrays.Epilogue = arrays.PLAIN,
 ) -> tuple[Tensor, arrays.Array, arrays.Array]:
     """Return what `arrays.forward` does, the tensor as a node of the graph."""
-    output, used_mean, used_rstd = arrays.forward(input, weight, bias, mean, var, eps)
-    if torch.is_grad_enabled() and (
+    recorded = torch.is_grad_enabled() and (
         input.requires_grad
         or (weight is not None and weight.requires_grad)
         or (bias is not None and bias.requires_grad)
-    ):
+        or (residual is not None and residual.requires_grad)
+        or (slope is not None and slope.requires_grad)
+    )
+    if after.inplace and recorded:
+        _check_overwritable(input)
+    output, used_mean, used_rstd = arrays.forward(
+        input, weight, bias, mean, var, eps, residual, slope, after
+    )
+    if recorded:
         stats = used_mean, used_rstd, mean is None, None if bias is None else bias.dtype
-        output = InstanceNorm.apply(input, weight, bias, (output, stats, eps))
+        per_sample = any(p is not None and p.dim() == 2 for p in (weight, bias))
+        if after is arrays.PLAIN and not per_sample:
+            output = InstanceNorm.apply(input, weight, bias, (output, stats, eps))
+        else:
+            result = (output, stats, eps, after)
+            output = FusedInstanceNorm.apply(input, weight, bias, residual, slope, result)
+    elif after.inplace:
+        increment_version(input)
     return output, used_mean, used_rstd
 
 
-def update_running(
+def _check_overwritable(input: Tensor) -> None:
+    """Refuse what PyTorch refuses, before the memory is written."""
+    leaf = input._base if input._is_view() else input
+    if leaf is not None and leaf.is_leaf and leaf.requires_grad:
+        raise RuntimeError(
+            "a leaf Tensor that requires grad, or a view of one, is the input of an instance norm "
+            "with inplace=True, which would overwrite it"
+        )
+
+
+def update(
     running_mean: Tensor,
     running_var: Tensor,
     mean: arrays.Array,
@@ -43,10 +70,12 @@ def update_running(
     momentum: float,
     eps: float,
     length: int,
+    mask: Tensor | None = None,
 ) -> None:
     """Take mean and rstd of one batch, of shape (N, C), into the running ones, in place."""
     mean_array, var_array = arrays.as_array(running_mean), arrays.as_array(running_var)
-    update_running_arrays(mean_array, var_array, mean, rstd, momentum, eps, length)
+    counted = None if mask is None else mask.numpy()
+    update_running_arrays(mean_array, var_array, mean, rstd, momentum, eps, length, counted)
     increment_version((running_mean, running_var))
 
 
@@ -78,6 +107,126 @@ class InstanceNorm(torch.autograd.Function):
         return (*wanted, None)
 
 
+class FusedInstanceNorm(torch.autograd.Function):
+    """The forward pass with what follows it; second derivatives are PyTorch's."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        slope: Tensor | None,
+        result: tuple[Tensor, Statistics, float, arrays.Epilogue],
+    ) -> Tensor:
+        """Keep the input, or the output where that has taken the input's memory."""
+        output, ctx.stats, ctx.eps, ctx.after = result
+        if ctx.after.inplace:
+            ctx.mark_dirty(input)
+            output = input
+        kept = output if ctx.after.inplace else input
+        ctx.save_for_backward(kept, weight, bias, residual, slope)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients for input, weight, bias, residual and slope."""
+        saved = ctx.saved_tensors
+        mean, rstd, use_input_stats, _ = ctx.stats
+        if torch.is_grad_enabled():  # create_graph=True
+            if ctx.after.inplace:
+                raise RuntimeError(
+                    "an instance norm with inplace=True has overwritten its input, so that its "
+                    "gradient cannot be differentiated again; expected inplace=False"
+                )
+            given = None if use_input_stats else (mean, rstd)
+            return (*_by_composition(ctx, grad_output, saved, given), None)
+        input, weight, bias, residual, slope = saved
+        found = arrays.backward_with_epilogue(
+            grad_output,
+            input,
+            weight,
+            bias,
+            residual,
+            slope,
+            mean,
+            rstd,
+            use_input_stats,
+            ctx.after,
+        )
+        wanted = (g if n else None for g, n in zip(found, ctx.needs_input_grad, strict=False))
+        return (*wanted, None)
+
+
+def _by_composition(
+    ctx: Any,
+    grad_output: Tensor,
+    saved: tuple[Tensor | None, ...],
+    given: tuple[arrays.Array, arrays.Array] | None,
+) -> list[Tensor | None]:
+    """The gradients as a graph, from the forward pass in PyTorch's operations."""
+    with torch.enable_grad():
+        # Aliases, as those of InstanceNormBackward.
+        inputs: Any = [None if t is None else t.view_as(t) for t in saved]
+        input, weight, bias, residual, slope = inputs
+        output = compose(input, weight, bias, residual, slope, ctx.after, ctx.eps, given)
+    wanted = [t for t, n in zip(inputs, ctx.needs_input_grad, strict=False) if n and t is not None]
+    found = torch.autograd.grad(output, wanted, grad_output, create_graph=True, allow_unused=True)
+    return [None if t is None else _found_for(t, wanted, found) for t in inputs]
+
+
+def compose(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    slope: Tensor | None,
+    after: arrays.Epilogue,
+    eps: float,
+    given: tuple[Any, Any] | None,
+) -> Tensor:
+    """The forward pass in PyTorch's operations; `given` holds mean and rstd of shape (N, C)."""
+    dtype = torch.float64 if input.dtype is torch.float64 else torch.float32
+    spatial = tuple(range(2, input.dim()))
+    ones = [1] * len(spatial)
+
+    def spread(parameter: Tensor) -> Tensor:
+        front = [1] * (2 - parameter.dim())
+        return parameter.to(dtype).reshape(*front, *parameter.shape, *ones)
+
+    x, counts = input.to(dtype), input.shape[2:].numel()
+    kept = None
+    if after.mask is not None:
+        kept = after.mask.unsqueeze(1)
+        x = torch.where(kept, x, 0)
+        counts = kept.sum(spatial, keepdim=True)
+    if given is None:
+        centred = x - x.sum(spatial, keepdim=True) / counts
+        if kept is not None:
+            centred = torch.where(kept, centred, 0)
+        rstd = (centred.square().sum(spatial, keepdim=True) / counts + eps).rsqrt()
+    else:
+        mean, rstd = (torch.as_tensor(s).to(dtype).reshape(*s.shape, *ones) for s in given)
+        centred = x - mean
+    v = centred * rstd
+    if weight is not None:
+        v = v * spread(weight)
+    if bias is not None:
+        v = v + spread(bias)
+    if residual is not None:
+        v = v + residual.to(dtype)
+    if after.activation == "relu":
+        v = v.relu()
+    elif after.activation == "leaky_relu" and slope is not None:
+        v = torch.where(v > 0, v, v * spread(slope))
+    elif after.activation == "leaky_relu":
+        v = torch.nn.functional.leaky_relu(v, after.negative_slope)
+    if kept is not None:
+        v = torch.where(kept, v, 0)
+    return v.to(input.dtype)
+
+
 class InstanceNormBackward(torch.autograd.Function):
     """The backward pass by the kernels; its own backward pass is PyTorch's, by `gradients`."""
 
@@ -97,7 +246,7 @@ class InstanceNormBackward(torch.autograd.Function):
         ctx.save_for_backward(grad_output, input, weight)
         ctx.stats = mean, rstd, use_input_stats, bias_dtype
         ctx.eps = eps
-        return arrays.backward(grad_output, input, weight, *ctx.stats)
+        return arrays.backward(grad_output, input, weight, *ctx.stats)[:3]
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:

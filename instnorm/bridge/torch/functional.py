@@ -1,6 +1,7 @@
 """`instance_norm` with PyTorch's signature: which way a call goes, and running statistics."""
 
-# Annotations are not postponed here, because TorchScript reads them.
+from __future__ import annotations
+
 import math
 
 import torch
@@ -28,10 +29,17 @@ def instance_norm(
     use_input_stats: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    mask: Tensor | None = None,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+    negative_slope: float | Tensor = 0.01,
+    inplace: bool = False,
 ) -> Tensor:
     r"""Normalize each channel of each sample, as `torch.nn.functional.instance_norm` does.
 
-    .. math:: y = \frac{x - \mathrm{mean}}{\sqrt{\mathrm{var} + \epsilon}} \cdot weight + bias
+    .. math:: y = \mathrm{act}\left(\frac{x - \mathrm{mean}}{\sqrt{\mathrm{var} + \epsilon}}
+        \cdot weight + bias + residual\right)
 
     Dense tensors on the CPU take this package's kernels, in eager mode and under
     `torch.compile`; so do their first gradients. All else takes PyTorch's operator: other
@@ -46,14 +54,18 @@ def instance_norm(
         With `use_input_stats` they are updated in place: ``new = (1 - momentum) * old +
         momentum * x``, x being the mean over N of the samples' means and unbiased
         variances. Without, they are what is used, and stay as they are.
-    weight, bias : Tensor of shape (C,), optional
-        Scale and shift of each channel, of any float dtype.
+    weight, bias : Tensor of shape (C,) or (N, C), optional
+        Scale and shift of each channel, or of each channel of each sample, of any float
+        dtype.
     use_input_stats : bool, default True
         Whether to normalize by the input's statistics or by the running ones.
     momentum : float, default 0.1
         Share of the new value in the running statistics.
     eps : float, default 1e-5
         Added to the variance; finite and not negative.
+    mask, residual, activation, negative_slope, inplace
+        As those of `instnorm.functional.instance_norm`: in the same pass. Under
+        `torch.compile`, `inplace` keeps only the output, in memory of its own.
 
     Returns
     -------
@@ -80,19 +92,76 @@ def instance_norm(
     tensor([[[-1.,  1.],
              [-1.,  1.]]])
     """
-    if not torch.jit.is_scripting() and _for_kernels(
-        input, running_mean, running_var, weight, bias, use_input_stats
+    slope, after = None, arrays.PLAIN
+    if mask is not None or residual is not None or activation is not None or inplace:
+        slope, after = _epilogue(mask, activation, negative_slope, inplace)
+        if inplace:
+            _check_inplace(input, weight, bias, slope, after)
+    if _for_kernels(
+        input, running_mean, running_var, weight, bias, use_input_stats, residual, slope, mask
     ):
-        return _by_kernels(
+        mean, var = (None, None) if use_input_stats else (running_mean, running_var)
+        way = operators if torch.compiler.is_compiling() else eager
+        output, used_mean, used_rstd = way.normalize(
+            input, weight, bias, mean, var, eps, residual, slope, after
+        )
+        if use_input_stats and running_mean is not None and input.numel():
+            length = math.prod(input.shape[2:])
+            batch = running_mean, running_var, used_mean, used_rstd, momentum, eps, length
+            way.update(*batch, mask)
+        return output
+    if after is arrays.PLAIN and all(p is None or p.dim() < 2 for p in (weight, bias)):
+        return F.instance_norm(
             input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
         )
-    return F.instance_norm(
-        input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
+    return _by_operations(
+        input,
+        running_mean,
+        running_var,
+        weight,
+        bias,
+        use_input_stats,
+        momentum,
+        eps,
+        residual,
+        slope,
+        after,
     )
 
 
-@torch.jit.unused
-def _by_kernels(
+def instance_norm_by(
+    input: Tensor,
+    mean: arrays.Array,
+    var: arrays.Array,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    *,
+    mask: Tensor | None = None,
+    residual: Tensor | None = None,
+    activation: str | None = None,
+    negative_slope: float | Tensor = 0.01,
+    inplace: bool = False,
+) -> Tensor:
+    """As `instance_norm`, by constants of shape (N, C), or (1, C)."""
+    slope, after = _epilogue(mask, activation, negative_slope, inplace)
+    if inplace:
+        _check_inplace(input, weight, bias, slope, after)
+    used_mean, used_var = (torch.tensor(s).expand(input.shape[:2]).clone() for s in (mean, var))
+    return eager.normalize(input, weight, bias, used_mean, used_var, eps, residual, slope, after)[0]
+
+
+def _epilogue(
+    mask: Tensor | None, activation: str | None, negative_slope: float | Tensor, inplace: bool
+) -> tuple[Tensor | None, arrays.Epilogue]:
+    """The slope, if it is a tensor's and has a part, and the rest."""
+    if isinstance(negative_slope, Tensor):
+        slope = negative_slope if activation == "leaky_relu" else None
+        return slope, arrays.Epilogue(mask, activation, 0.01, inplace)
+    return None, arrays.Epilogue(mask, activation, negative_slope, inplace)
+
+
+def _by_operations(
     input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -101,17 +170,57 @@ def _by_kernels(
     use_input_stats: bool,
     momentum: float,
     eps: float,
+    residual: Tensor | None,
+    slope: Tensor | None,
+    after: arrays.Epilogue,
 ) -> Tensor:
-    mean, var = (None, None) if use_input_stats else (running_mean, running_var)
-    way = operators if torch.compiler.is_compiling() else eager
-    output, used_mean, used_rstd = way.instance_norm(input, weight, bias, mean, var, eps)
-    if use_input_stats and running_mean is not None and input.numel():
-        length = math.prod(input.shape[2:])
-        way.update_running(running_mean, running_var, used_mean, used_rstd, momentum, eps, length)
-    return output
+    """What the kernels do not take, by PyTorch's operations; statistics by its operator."""
+    if after.mask is not None and running_mean is not None and use_input_stats:
+        raise ValueError(
+            "a mask with running statistics to update is for the kernels alone: expected a dense "
+            f"float tensor on the CPU, got {input.dtype} on {input.device}"
+        )
+    given = None
+    if not use_input_stats:
+        if running_mean is None or running_var is None:
+            raise RuntimeError("running_mean and running_var must be given without input stats")
+        rows = input.shape[:2]
+        given = running_mean.expand(rows), (running_var + eps).rsqrt().expand(rows)
+    elif running_mean is not None:
+        F.instance_norm(input.detach(), running_mean, running_var, None, None, True, momentum, eps)
+    return eager.compose(input, weight, bias, residual, slope, after, eps, given)
 
 
-@torch.jit.unused
+def _check_inplace(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    slope: Tensor | None,
+    after: arrays.Epilogue,
+) -> None:
+    """Refuse what could not be found from the output."""
+    if after.activation not in (None, "leaky_relu") or slope is not None:
+        raise ValueError(
+            "inplace=True needs the input back from the output: expected activation=None, or "
+            f"'leaky_relu' with a number as negative_slope, got {after.activation!r}"
+        )
+    if after.activation is not None and not after.negative_slope > 0:
+        raise ValueError(f"inplace=True needs a negative_slope above 0, got {after.negative_slope}")
+    if weight is None or torch.compiler.is_compiling():
+        return
+    size = weight.detach().abs()
+    least = torch.full_like(size, 1e-12)
+    if bias is not None:
+        least = (4 * torch.finfo(input.dtype).eps * bias.detach().abs()).clamp_min(1e-12)
+    if not bool((size >= least).all()):
+        place = int((size - least).argmin())
+        raise ValueError(
+            f"inplace=True cannot invert the affine map: weight[{place}] is "
+            f"{float(size.flatten()[place]):.3g} in size, expected at least "
+            f"{float(least.flatten()[place]):.3g}"
+        )
+
+
 def _for_kernels(
     input: Tensor,
     running_mean: Tensor | None,
@@ -119,6 +228,9 @@ def _for_kernels(
     weight: Tensor | None,
     bias: Tensor | None,
     use_input_stats: bool,
+    residual: Tensor | None,
+    slope: Tensor | None,
+    mask: Tensor | None,
 ) -> bool:
     """Whether the kernels can do this call; PyTorch's operator does, or refuses, the others."""
     if torch.compiler.is_compiling():
@@ -135,7 +247,7 @@ def _for_kernels(
         return False
     if use_input_stats and input.shape[2:].numel() == 1:
         return False
-    for t in (input, running_mean, running_var, weight, bias):
+    for t in (input, running_mean, running_var, weight, bias, residual, slope, mask):
         if t is not None and not (type(t) in _PLAIN and t.is_cpu and t.layout is torch.strided):
             return False
     return True

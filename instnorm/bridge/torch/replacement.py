@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from instnorm.bridge.torch import modules
+from instnorm.bridge.torch import fusion, modules
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -23,7 +24,13 @@ _OURS: dict[type[nn.Module], type[nn.Module]] = {
 _TORCHS = {ours: torchs for torchs, ours in _OURS.items()}
 
 
-def convert(model: Model, *, memory_format: torch.memory_format | None = None) -> Model:
+def convert(
+    model: Model,
+    *,
+    memory_format: torch.memory_format | None = None,
+    fuse_activation: bool = False,
+    inplace: bool = False,
+) -> Model:
     """Let this package's kernels compute every instance norm of a model, in place.
 
     Each module stays the object that it is, with its parameters, buffers, hooks, training
@@ -38,6 +45,17 @@ def convert(model: Model, *, memory_format: torch.memory_format | None = None) -
     memory_format : torch.memory_format, optional
         The layout to bring the model's parameters to: with ``torch.channels_last``, or
         ``torch.channels_last_3d`` for volumes, convolutions run, and hand on, channels-last.
+    fuse_activation : bool, default False
+        Whether norms also apply the ReLU, LeakyReLU or PReLU that follows them and that nobody
+        else uses, through a dropout too, and with the addition of a residual before it. They
+        are found in `nn.Sequential`, and by `torch.fx` in the code of modules that it can
+        trace; where it cannot, or the code depends on the mode of training, or on hooks,
+        nothing changes. `converted` says what was found.
+    inplace : bool, default False
+        Whether norms whose input is the result of a convolution that nobody else needs take its
+        memory, and keep only their output for the backward pass: those with a LeakyReLU that
+        was fused, or without an activation. A weight that is 0, or far smaller than the bias, is
+        an error in the forward pass then.
 
     Returns
     -------
@@ -65,7 +83,15 @@ def convert(model: Model, *, memory_format: torch.memory_format | None = None) -
     _check(model)
     if memory_format is not None:
         model.to(memory_format=memory_format)
-    return _changed(model, _OURS)
+    if not any(type(module) in (*_OURS, *_TORCHS) for module in model.modules()):
+        warnings.warn("the model has no instance norm that could be converted", stacklevel=2)
+    _changed(model, _OURS)
+    after_convolutions = list(fusion.norms_after_convolutions(model, _is_ours)) if inplace else []
+    if fuse_activation:
+        fusion.fuse_sequences(model, _is_ours)
+        fusion.fuse_traced(model, _is_ours)
+    fusion.overwrite_inputs(after_convolutions)
+    return model
 
 
 def revert(model: Model) -> Model:
@@ -94,10 +120,17 @@ def revert(model: Model) -> Model:
     True
     """
     _check(model)
+    fusion.separate(model)
     return _changed(model, _TORCHS)
 
 
-def converted(model: nn.Module) -> list[str]:
+class Converted(list[str]):
+    """The names of modules; `fused` says what each of them does besides, in words."""
+
+    fused: dict[str, str]
+
+
+def converted(model: nn.Module) -> Converted:
     """Return the names of a model's modules that this package's kernels compute.
 
     Parameters
@@ -108,7 +141,9 @@ def converted(model: nn.Module) -> list[str]:
     Returns
     -------
     list of str
-        As in ``model.named_modules()``; the model itself has the name ''.
+        As in ``model.named_modules()``; the model itself has the name ''. Its attribute `fused`
+        says by name what a norm does besides: "residual", "relu", "leaky_relu", "prelu",
+        "inplace".
 
     Raises
     ------
@@ -124,7 +159,16 @@ def converted(model: nn.Module) -> list[str]:
     ([], ['1'])
     """
     _check(model)
-    return [name for name, module in model.named_modules() if type(module) in _TORCHS]
+    ours = {name: module for name, module in model.named_modules() if _is_ours(module)}
+    names = Converted(ours)
+    names.fused = {
+        name: fusion.described(module) for name, module in ours.items() if fusion.described(module)
+    }
+    return names
+
+
+def _is_ours(module: nn.Module) -> bool:
+    return type(module) in _TORCHS
 
 
 def _check(model: object) -> None:
