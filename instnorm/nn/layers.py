@@ -103,8 +103,6 @@ class Flatten(Module):
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
-
-
 class Upsample(Module):
     """Resize to `size` or by `scale_factor`; parameters as those of `functional.interpolate`."""
 

@@ -102,10 +102,17 @@ class SGD(Optimizer):
             first = buffer is None
             if first:
                 buffer = np.empty_like(param.data)
-        numbers = ("lr", "momentum", "dampening", "weight_decay")
         done = layers.descend_step(
-            *(param.data, grad, buffer, first, *(float(options[name]) for name in numbers)),
-            *(bool(options["nesterov"]), False),
+            param.data,
+            grad,
+            buffer,
+            first,
+            lr=float(options["lr"]),
+            momentum=float(options["momentum"]),
+            dampening=float(options["dampening"]),
+            weight_decay=float(options["weight_decay"]),
+            nesterov=bool(options["nesterov"]),
+            maximize=False,
         )
         if done and buffer is not None:
             self.state.setdefault(param, {})["momentum_buffer"] = buffer
