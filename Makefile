@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 CYTHON := $(shell find instnorm -name '*.pyx' -o -name '*.pxi')
 SOURCES := setup.py pyproject.toml $(CYTHON) $(shell find instnorm -name '*.h' -o -name '*.hpp')
 
-.PHONY: demo test test-slow test-mindspore lint build bench bench-compare peers models toys clean
+.PHONY: demo test test-slow test-mindspore lint build bench bench-compare uses peers models toys clean
 
 demo: $(VENV)/demo        ## Train on real digits, with and without instance norm; results in demo/
 	$(BIN)/instnorm train --out demo
@@ -48,6 +48,9 @@ BASE ?= HEAD~1
 bench-compare: $(VENV)/bench  ## Build and compare HEAD with another commit: make bench-compare BASE=...
 	$(ASV) machine --yes > /dev/null
 	$(ASV) continuous --interleave-rounds $(BASE) HEAD $(ARGS)
+
+uses: $(VENV)/bench        ## Time what follows a norm in its pass beside the plain norm. ARGS="--simd avx2"
+	cd asv_bench && ../$(BIN)/python -m comparisons.uses $(ARGS)
 
 peers: $(VENV)/peers      ## Time instnorm beside PyTorch, JAX, ...: table, JSON, picture. ARGS=--quick
 	cd asv_bench && ../$(BIN)/python -m comparisons.peers --out ../peers $(ARGS)
