@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 CYTHON := $(shell find instnorm -name '*.pyx' -o -name '*.pxi')
 SOURCES := setup.py pyproject.toml $(CYTHON) $(shell find instnorm -name '*.h' -o -name '*.hpp')
 
-.PHONY: demo test test-slow test-mindspore lint build bench bench-compare uses peers models clean
+.PHONY: demo test test-slow test-mindspore lint build bench bench-compare uses peers models toys clean
 
 demo: $(VENV)/demo        ## Train on real digits, with and without instance norm; results in demo/
 	$(BIN)/instnorm train --out demo
@@ -30,7 +30,8 @@ lint: $(VENV)/lint        ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/cython-lint $(CYTHON)
 	$(BIN)/mypy
-	$(BIN)/stubtest instnorm._core instnorm._runtime._cpu instnorm._runtime._memory instnorm._special
+	$(BIN)/stubtest instnorm._core instnorm._layers instnorm._runtime._cpu \
+		instnorm._runtime._memory instnorm._special
 
 build: $(VENV)/lint       ## Make the sdist, and the wheel from it, in dist/
 	rm -rf dist
@@ -57,8 +58,11 @@ peers: $(VENV)/peers      ## Time instnorm beside PyTorch, JAX, ...: table, JSON
 models: $(VENV)/models    ## Time three real PyTorch models, as they are and converted; results in models/
 	cd asv_bench && ../$(BIN)/python -m comparisons.models --out ../models
 
+toys: $(VENV)/toys        ## Train five toy nets here and in PyTorch: times and losses, in toys/
+	cd asv_bench && ../$(BIN)/python -m comparisons.toys --out ../toys $(ARGS)
+
 clean:
-	rm -rf $(VENV) $(MINDSPORE) build dist demo peers models *.egg-info
+	rm -rf $(VENV) $(MINDSPORE) build dist demo peers models toys *.egg-info
 	find instnorm -name '*.c' -delete -o -name '*.cpp' -delete -o -name '*.so' -delete
 
 $(VENV)/python:
@@ -73,7 +77,7 @@ $(VENV)/%: $(VENV)/python $(SOURCES)
 
 # PyTorch is the peer that tests and timings compare with. Only its CPU build will do,
 # and the registry's newest build would bring gigabytes of CUDA: hence the exact version.
-$(VENV)/test $(VENV)/peers $(VENV)/models: $(VENV)/%: $(VENV)/python $(SOURCES)
+$(VENV)/test $(VENV)/peers $(VENV)/models $(VENV)/toys: $(VENV)/%: $(VENV)/python $(SOURCES)
 	$(BIN)/python -m pip install --quiet --editable ".[$*]" torch==2.13.0
 	touch $@
 

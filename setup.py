@@ -29,6 +29,9 @@ X86_LEVELS = {
     ],
 }
 
+# The modules that are compiled for each level.
+BY_LEVEL = ["_core", "_layers"]
+
 # What a compiled module is made of, besides its own source.
 PARTS = [
     name
@@ -85,13 +88,13 @@ def extension(name: str, source: str, flags: list[str]) -> Extension:
     )
 
 
-def wrapper_for(level: str) -> str:
-    """A C++ file that is `_core.cpp` under another module name."""
+def wrapper_for(module: str, level: str) -> str:
+    """A C++ file that is a module's under another module name."""
     folder = Path("build", "levels")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"_core_{level}.cpp"
+    path = folder / f"{module}_{level}.cpp"
     path.write_text(
-        f'#define PyInit__core PyInit__core_{level}\n#include "../../instnorm/_core.cpp"\n'
+        f'#define PyInit_{module} PyInit_{module}_{level}\n#include "../../instnorm/{module}.cpp"\n'
     )
     return str(path)
 
@@ -101,14 +104,15 @@ setup(
     ext_modules=[
         *cythonize(
             [
-                extension("_core", "instnorm/_core.pyx", CPP_FLAGS + openmp),
+                *(extension(m, f"instnorm/{m}.pyx", CPP_FLAGS + openmp) for m in BY_LEVEL),
                 extension("_runtime._cpu", "instnorm/_runtime/_cpu.pyx", []),
                 extension("_runtime._memory", "instnorm/_runtime/_memory.pyx", []),
                 extension("_special", "instnorm/_special.pyx", []),
             ]
         ),
         *(
-            extension(f"_core_{level}", wrapper_for(level), CPP_FLAGS + openmp + flags)
+            extension(f"{module}_{level}", wrapper_for(module, level), CPP_FLAGS + openmp + flags)
+            for module in BY_LEVEL
             for level, flags in levels().items()
         ),
     ]

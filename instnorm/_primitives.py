@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from instnorm._layouts import Array
+from instnorm._runtime import memory
+from instnorm._runtime.simd import layers
 from instnorm._special import erf
-from instnorm.autograd import Function
+from instnorm.autograd import Function, is_grad_enabled
 
 if TYPE_CHECKING:
     from instnorm.tensor import Tensor
@@ -104,6 +106,46 @@ def scatter_add(shape: tuple[int, ...], index: Any) -> ArrayMap:
     return adjoint
 
 
+# --- compiled loops --------------------------------------------------------------
+
+
+def looped(task: str, a: Array, b: Array | None = None, number: float = 0.0) -> Array | None:
+    """The result of a loop of `_layers.elementwise`; None where it does not take these arrays."""
+    out = memory.empty_like(a) if a.nbytes >= memory.SMALLEST_RECYCLED else np.empty_like(a)
+    return out if layers.elementwise(task, a, b, out, number) else None
+
+
+def added(a: Array, b: Array) -> Array:
+    """The sum of both; by several threads where that pays."""
+    if a.nbytes >= memory.SMALLEST_RECYCLED and a.shape == b.shape and a.dtype == b.dtype:
+        result = looped("add", a, b)
+        if result is not None:
+            return result
+    return np.asarray(a + b)
+
+
+def multiplied(a: Array, b: Array, bias: Array | None = None) -> Array:
+    """The product of matrices or batches of them, and a bias for each of its rows.
+
+    By loops of our own where there is one for the dtype: the threads of NumPy's BLAS would spin
+    between its products, on the processors of the kernels' threads.
+    """
+    if not (a.dtype == b.dtype and a.dtype.char in "fd" and a.ndim == b.ndim and a.ndim in (2, 3)):
+        product = np.asarray(np.matmul(a, b))
+        return product if bias is None else product + bias[:, None]
+    if a.shape[-1] != b.shape[-2] or a.shape[:-2] != b.shape[:-2]:
+        return np.asarray(np.matmul(a, b))  # broadcasts, or raises NumPy's error
+    out = memory.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+    layers.multiply(aligned(a), aligned(b), bias, out)
+    return out
+
+
+def aligned(array: Array) -> Array:
+    """The array as compiled loops can read it: native and aligned; itself, or a copy."""
+    plain = array.flags.aligned and array.dtype.isnative
+    return array if plain else array.astype(array.dtype.newbyteorder("="))
+
+
 # --- arithmetic ------------------------------------------------------------------
 
 _KIND_OF_NUMBER = {"b": 0, "i": 1, "u": 1}
@@ -149,8 +191,7 @@ class Add(Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
         ctx.shapes = a.shape, b.shape
-        x, y = alike(a, b)
-        return np.asarray(x + y)
+        return added(*alike(a, b))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -262,7 +303,7 @@ class MatMul(Function):
         ctx.save_for_backward(a, b)
         if is_half(dtype):  # NumPy is slow at float16, and has no bfloat16 matmul
             return np.asarray(_quietly(np.matmul, a.float().data, b.float().data), dtype)
-        return np.asarray(np.matmul(a.data, b.data))
+        return multiplied(a.data, b.data)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -430,19 +471,46 @@ class LeakyReLU(Function):
     """x where x > 0, slope * x elsewhere; slope 0 is ReLU."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: float) -> Array:
+    def forward(ctx: Any, x: Tensor, slope: float) -> Tensor | Array:
         """Rectify; NaN stays NaN."""
-        ctx.positive, ctx.slope = x.data > 0, slope
-        if slope == 0:
-            return np.asarray(np.maximum(x.data, x.data.dtype.type(0)))
-        return np.where(x.data > 0, x.data, x.data * x.data.dtype.type(slope))
+        ctx.slope = slope
+        result = looped("rectify", x.data, None, slope)
+        if result is None:
+            zero, factor = x.data.dtype.type(0), x.data.dtype.type(slope)
+            below = np.minimum(x.data, zero) * factor if slope else zero
+            result = np.where(x.data > 0, x.data, np.where(np.isnan(x.data), x.data, below))
+        if not ctx.needs_input_grad[0]:
+            return result
+        # The signs are those of x, and in most nets somebody else keeps the result anyway.
+        y = x.new(result) if slope >= 0 else None
+        ctx.save_for_backward(x if y is None else y)
+        return result if y is None else y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         """The derivative is 1 where x > 0, slope elsewhere."""
-        if ctx.slope == 0:
-            return g * ctx.positive, None
-        return g * np.where(ctx.positive, 1, ctx.slope).astype(g.dtype), None
+        (signs,) = ctx.saved_tensors
+        if is_grad_enabled():
+            return LeakyReLUGradient.apply(g, signs.data, ctx.slope), None
+        return g.new(LeakyReLUGradient.forward(ctx, g, signs.data, ctx.slope)), None
+
+
+class LeakyReLUGradient(Function):
+    """g where a number is above 0, slope * g elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, signs: Array, slope: float) -> Array:
+        """Multiply by the derivative."""
+        ctx.signs, ctx.slope = signs, slope
+        result = looped("rectify_gradient", g.data, signs, slope)
+        if result is None:
+            result = np.asarray(g.data * np.where(signs > 0, 1, slope).astype(g.dtype))
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        """The map is its own adjoint."""
+        return LeakyReLUGradient.apply(g, ctx.signs, ctx.slope), None, None
 
 
 class Amax(Function):

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 # `instnorm` itself is the package as its users see it, for the rooms that are its users.
 ROOMS = [
     ["_core", "_missing", "_special"],
+    ["_layers"],
     ["_runtime"],
     ["arrays", "_layouts", "statistics"],
     ["autograd", "tensor", "_primitives", "creation", "dtypes", "cuda"],
@@ -51,7 +52,9 @@ def imported(path):
             for alias in node.names:
                 room = PACKAGE / alias.name
                 inside = node.module == "instnorm" and (
-                    room.is_dir() or room.with_suffix(".py").exists() or alias.name == "_core"
+                    room.is_dir()
+                    or room.with_suffix(".py").exists()
+                    or alias.name in ("_core", "_layers")
                 )
                 yield node.lineno, f"instnorm.{alias.name}" if inside else node.module
 

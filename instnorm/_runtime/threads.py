@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-from instnorm._runtime.simd import kernels
+from instnorm._runtime.simd import kernels, layers
 
 __all__ = ["get_num_threads", "set_num_threads"]
 
@@ -43,6 +43,7 @@ def set_num_threads(n: int) -> None:
     if not 1 <= n <= 4096:
         raise ValueError(f"n must be from 1 to 4096, got {n}")
     kernels.set_num_threads(n)
+    layers.set_num_threads(n)
 
 
 def get_num_threads() -> int:
@@ -74,6 +75,7 @@ def default_num_threads() -> int:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=kernels.forbid_threads)
+    os.register_at_fork(after_in_child=layers.forbid_threads)
 
 
 def _cgroup_cpu_quota() -> float | None:

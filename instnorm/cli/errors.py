@@ -9,7 +9,6 @@ DEMO_PACKAGES = {
     "matplotlib": "matplotlib",
     "safetensors": "safetensors",
     "sklearn": "scikit-learn",
-    "threadpoolctl": "threadpoolctl",
     "tqdm": "tqdm",
 }
 

@@ -44,16 +44,11 @@ def learner(task: Task, settings: Settings, norm: bool) -> Learner:
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[None]:
     """Set the number of threads for a while; None leaves it alone."""
-    from threadpoolctl import threadpool_limits
-
     before = get_num_threads()
     if count is not None:
         set_num_threads(count)
     try:
-        # Matrix products this small gain nothing from threads, and BLAS's idle threads
-        # spin for a while after each, on the processors that the kernels' threads need.
-        with threadpool_limits(1, user_api="blas"):
-            yield
+        yield
     finally:
         set_num_threads(before)
 

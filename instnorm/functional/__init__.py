@@ -21,7 +21,16 @@ from instnorm.functional.activation import (
     softmax,
     tanh,
 )
-from instnorm.functional.conv import conv2d, linear
+from instnorm.functional.conv import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    linear,
+)
+from instnorm.functional.conv import transposed_lengths as transposed_lengths
 from instnorm.functional.dropout import dropout
 from instnorm.functional.embedding import embedding
 from instnorm.functional.loss import Reduction as Reduction
@@ -35,15 +44,35 @@ from instnorm.functional.loss import (
 )
 from instnorm.functional.norm import adaptive_instance_norm, instance_norm
 from instnorm.functional.normalization import batch_norm, group_norm, layer_norm
-from instnorm.functional.pool import avg_pool2d, max_pool2d
+from instnorm.functional.pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
 from instnorm.functional.vision import interpolate, pad
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
     "adaptive_instance_norm",
+    "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "binary_cross_entropy_with_logits",
+    "conv1d",
     "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cross_entropy",
     "dropout",
     "embedding",
@@ -56,7 +85,9 @@ __all__ = [
     "leaky_relu",
     "linear",
     "log_softmax",
+    "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
     "mse_loss",
     "nll_loss",
     "pad",

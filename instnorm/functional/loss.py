@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from instnorm import _primitives as ops
 from instnorm._layouts import Array
+from instnorm._runtime.simd import layers
+from instnorm.autograd import Function, is_grad_enabled
 from instnorm.functional._inputs import Input, as_tensor
 from instnorm.functional.activation import log_softmax
 from instnorm.tensor import Tensor
@@ -29,7 +31,10 @@ def mse_loss(input: Input, target: Input, reduction: Reduction = "mean") -> Tens
     Tensor
         A scalar; with 'none', of the shape of the input.
     """
-    difference = _difference(input, target)
+    input, target = _alike(input, target)
+    if _is_looped(input, target, reduction):
+        return Error.apply(input, target, True, reduction)
+    difference = input - target
     return _reduced(difference * difference, reduction)
 
 
@@ -47,7 +52,10 @@ def l1_loss(input: Input, target: Input, reduction: Reduction = "mean") -> Tenso
     Tensor
         A scalar; with 'none', of the shape of the input.
     """
-    return _reduced(_difference(input, target).abs(), reduction)
+    input, target = _alike(input, target)
+    if _is_looped(input, target, reduction):
+        return Error.apply(input, target, False, reduction)
+    return _reduced((input - target).abs(), reduction)
 
 
 def smooth_l1_loss(
@@ -70,7 +78,8 @@ def smooth_l1_loss(
     """
     if not beta >= 0:
         raise ValueError(f"beta must be at least 0, got {beta}")
-    distance = _difference(input, target).abs()
+    input, target = _alike(input, target)
+    distance = (input - target).abs()
     if beta > 0:
         square = distance * distance * (0.5 / beta)
         distance = square.where(distance.data < beta, distance - 0.5 * beta)
@@ -121,11 +130,53 @@ def binary_cross_entropy_with_logits(
     return _reduced(loss, reduction)
 
 
-def _difference(input: Input, target: Input) -> Tensor:
+def _alike(input: Input, target: Input) -> tuple[Tensor, Tensor]:
     input, target = as_tensor(input, "input"), as_tensor(target, "target")
     if input.shape != target.shape:
         raise ValueError(f"target has shape {target.shape}, expected that of input, {input.shape}")
-    return input - target
+    return input, target
+
+
+def _is_looped(input: Tensor, target: Tensor, reduction: str) -> bool:
+    """Whether the compiled loops take these arguments."""
+    a, b = input.data, target.data
+    return (
+        reduction in ("mean", "sum")
+        and a.size > 0
+        and a.dtype == b.dtype
+        and a.dtype.char in "fd"
+        and a.flags.c_contiguous
+        and b.flags.c_contiguous
+    )
+
+
+class Error(Function):
+    """The sum or mean of squared or absolute differences, in one pass."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, target: Tensor, squared: bool, reduction: str) -> Array:
+        """Add up in double."""
+        a, b = ops.aligned(input.data), ops.aligned(target.data)
+        ctx.save_for_backward(input, target)
+        ctx.squared, ctx.scale = squared, 1 / a.size if reduction == "mean" else 1.0
+        return np.asarray(layers.error_sum(a, b, squared) * ctx.scale, a.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        """Twice the difference, or its sign."""
+        input, target = ctx.saved_tensors
+        task = "square_gradient" if ctx.squared else "absolute_gradient"
+        array = None
+        if not is_grad_enabled():
+            array = ops.looped(task, input.data, target.data, g.data.item() * ctx.scale)
+        if array is not None:
+            gradient = g.new(array)
+        elif ctx.squared:
+            gradient = (input - target) * (g * (2 * ctx.scale))
+        else:
+            gradient = g * (np.sign(input.data - target.data) * ctx.scale)
+        need_input, need_target, *_ = ctx.needs_input_grad
+        return gradient if need_input else None, -gradient if need_target else None, None, None
 
 
 def _reduced(values: Tensor, reduction: str) -> Tensor:
@@ -189,6 +240,10 @@ def cross_entropy(
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must be from 0 to 1, got {label_smoothing}")
     input = as_tensor(input, "input")
+    if weight is None and label_smoothing == 0 and reduction in ("mean", "sum"):
+        labels = as_tensor(target, "target").data
+        if _are_plain_scores(input.data, labels):
+            return CrossEntropy.apply(input, labels, ignore_index, reduction)
     log_p = log_softmax(input, 1 if input.ndim > 1 else 0)
     hard = nll_loss(log_p, target, weight, ignore_index, reduction)
     if label_smoothing == 0:
@@ -196,6 +251,49 @@ def cross_entropy(
     smooth = _smoothing_loss(log_p, target, weight, ignore_index, reduction)
     classes = log_p.shape[1 if log_p.ndim > 1 else 0]
     return hard * (1 - label_smoothing) + smooth * (label_smoothing / classes)
+
+
+def _are_plain_scores(scores: Array, labels: Array) -> bool:
+    """Whether the compiled loop takes these: one row of scores for each label."""
+    return (
+        scores.ndim == 2
+        and scores.dtype.char in "fd"
+        and scores.shape[1] > 0
+        and labels.dtype == np.int64
+        and labels.shape == scores.shape[:1]
+    )
+
+
+class CrossEntropy(Function):
+    """The sum or mean of the cross entropies of rows of scores, in one pass."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, labels: Array, ignored: int, reduction: str) -> Array:
+        """Sum in double, and keep the softmax."""
+        scores, labels = np.ascontiguousarray(input.data), np.ascontiguousarray(labels)
+        scores, labels = ops.aligned(scores), ops.aligned(labels)
+        p = np.empty_like(scores)
+        total, count = layers.cross_entropy(scores, labels, ignored, p)
+        ctx.save_for_backward(input, p, labels)
+        ctx.ignored = ignored
+        with np.errstate(all="ignore"):  # a mean of none is NaN
+            ctx.scale = 1.0 / np.float64(count) if reduction == "mean" else np.float64(1)
+            return np.asarray(total * ctx.scale, input.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
+        """The softmax, less 1 at the label."""
+        input, p, labels = ctx.saved_tensors
+        if not is_grad_enabled():
+            gradient = np.empty_like(p)
+            layers.cross_entropy_gradient(
+                p, labels, ctx.ignored, g.data.item() * float(ctx.scale), gradient
+            )
+            return g.new(gradient), None, None, None
+        kept = (labels != ctx.ignored)[:, None]
+        label = (np.arange(p.shape[1]) == labels[:, None]) & kept
+        difference = (input.softmax(1) - label.astype(p.dtype)) * kept.astype(p.dtype)
+        return difference * (g * float(ctx.scale)), None, None, None
 
 
 def nll_loss(

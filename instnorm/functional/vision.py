@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from instnorm import _primitives as ops
 from instnorm._layouts import Array
+from instnorm._runtime.simd import layers
 from instnorm.functional import windows as win
+from instnorm.functional._buffers import as_dtype, dense_planes, empty_beside, wide_dtype
 from instnorm.functional._inputs import Input, as_tensor
 from instnorm.functional.linear_resize import LINEAR_MODES, linear_resize
 from instnorm.tensor import Tensor
@@ -68,23 +73,33 @@ def interpolate(
         )
     if input.ndim < 3:
         raise ValueError(f"input has shape {input.shape}, expected (N, C, spatial...)")
+    spatial = input.shape[2:]
+    lengths, factors = win.nearest_lengths(spatial, size, scale_factor)
     if mode != "nearest":
-        lengths, factors = win.nearest_lengths(input.shape[2:], size, scale_factor)
         return linear_resize(input, lengths, factors, mode, bool(align_corners))
     if align_corners is not None:
         raise ValueError("align_corners has no meaning in mode 'nearest'")
-    for axis, source in win.nearest_sources(input.shape, size, scale_factor):
-        input = _repeated(input, axis, source)
-    return input
+    return moved(input, lengths, win.nearest_places(spatial, lengths, factors))
 
 
-def _repeated(input: Tensor, axis: int, source: Array) -> Tensor:
-    length = input.shape[axis]
-    return ops.linear(
-        input,
-        lambda a: win.take(a, source, axis),
-        lambda a: win.sum_runs(a, source, length, axis),
-    )
+def moved(input: Tensor, lengths: tuple[int, ...], places: Array) -> Tensor:
+    """(N, C, `lengths`...), of elements that are at `places` of each axis of the input."""
+    shape, dtype = input.shape, input.dtype
+    wide = wide_dtype(dtype)
+
+    def take(array: Array) -> Array:
+        large = dense_planes(as_dtype(array, wide))
+        small = empty_beside(large, (*shape[:2], *lengths), wide)
+        layers.pool("take", large, small, places)
+        return as_dtype(small, dtype)
+
+    def give_back(array: Array) -> Array:
+        small = dense_planes(as_dtype(array, wide))
+        large = empty_beside(small, shape, wide)
+        layers.pool("give_back", large, small, places)
+        return as_dtype(large, dtype)
+
+    return ops.linear(input, take, give_back)
 
 
 def pad(
@@ -98,9 +113,9 @@ def pad(
     pad : sequence of int
         (before, after) of the last axis, then of the one before it, and so on: (left,
         right, top, bottom) for images.
-    mode : {'constant', 'reflect'}, default 'constant'
-        Whether to add `value`, or the elements mirrored at the edge element, which is
-        not itself repeated.
+    mode : {'constant', 'reflect', 'replicate', 'circular'}, default 'constant'
+        Whether to add `value`; the elements mirrored at the edge element, which is not
+        itself repeated; the edge element; or those from the other end.
     value : float, optional
         By default 0; only for mode 'constant'.
 
@@ -113,7 +128,8 @@ def pad(
     NotImplementedError
         If `mode` is another.
     ValueError
-        If `pad` has an odd length, is negative, or, to reflect, as long as the axis.
+        If `pad` has an odd length, is negative, or is too long for the axis: as long as it,
+        to reflect, and longer, to go around.
 
     Examples
     --------
@@ -123,25 +139,63 @@ def pad(
     tensor([[[3., 2., 1., 2., 3., 2.]]])
     """
     input = as_tensor(input, "input")
-    if mode not in ("constant", "reflect"):
+    if mode not in win.PAD_MODES:
         raise NotImplementedError(
-            f"mode={mode!r} is not supported by pad, expected 'constant' or 'reflect'"
+            f"mode={mode!r} is not supported by pad, expected one of {', '.join(win.PAD_MODES)}"
         )
-    if mode == "reflect" and value is not None:
-        raise ValueError(f"value={value} has no meaning in mode 'reflect'")
-    axes = win.padded_axes(input.shape, pad, mode)
-    if not axes:
+    if mode != "constant" and value is not None:
+        raise ValueError(f"value={value} has no meaning in mode {mode!r}")
+    pairs = win.pad_widths(input.shape, pad, mode)
+    if not any(map(any, pairs)):
         return input.clone()
-    for axis, before, after in axes:
-        input = _padded(input, axis, before, after, mode)
-        if value:
-            input = input + win.border(input.shape, axis, before, after, value, input.dtype)
+    result = _padded(input, pairs, mode)
+    if value:
+        result = result + _border(result.data, pairs, value)
+    return result
+
+
+def _padded(input: Tensor, pairs: tuple[win.Pad, ...], mode: str) -> Tensor:
+    shape = input.shape
+    if 3 <= len(shape) <= 5 and pairs[:2] == ((0, 0), (0, 0)):
+        return _padded_planes(input, pairs[2:], mode)
+    for axis, pair in enumerate(pairs):
+        if any(pair):
+            input = _padded_axis(input, axis, pair, mode)
     return input
 
 
-def _padded(input: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
-    return ops.linear(
-        input,
-        lambda a: win.pad_axis(a, axis, before, after, mode),
-        lambda a: win.unpad_axis(a, axis, before, after, mode),
-    )
+def _padded_axis(input: Tensor, axis: int, pair: win.Pad, mode: str) -> Tensor:
+    """Pad one axis of an array of any rank, in NumPy."""
+    shape = input.shape
+    places = win.pad_places(shape[axis : axis + 1], (pair,), mode)[-shape[axis] - sum(pair) :]
+    before: tuple[Any, ...] = (slice(None),) * axis
+    inside: Any = (*before, places >= 0)
+    sources: Any = (*before, places[places >= 0])
+
+    def forwards(array: Array) -> Array:
+        result = np.zeros_like(
+            array, shape=(*shape[:axis], len(places), *shape[axis + 1 :]), subok=False
+        )
+        result[inside] = array[sources]
+        return result
+
+    def backwards(array: Array) -> Array:
+        result = np.zeros_like(array, shape=shape, subok=False)
+        np.add.at(result, sources, array[inside])
+        return result
+
+    return ops.linear(input, forwards, backwards)
+
+
+def _padded_planes(input: Tensor, pairs: tuple[win.Pad, ...], mode: str) -> Tensor:
+    spatial = input.shape[2:]
+    lengths = tuple([n + sum(pair) for n, pair in zip(spatial, pairs, strict=True)])
+    return moved(input, lengths, win.pad_places(spatial, pairs, mode))
+
+
+def _border(like: Array, pairs: tuple[win.Pad, ...], value: float) -> Array:
+    """`value` in the padding, 0 inside."""
+    result = np.full_like(like, value)
+    inside = zip(like.shape, pairs, strict=True)
+    result[tuple([slice(before, n - after) for n, (before, after) in inside])] = 0
+    return result

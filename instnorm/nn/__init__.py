@@ -24,6 +24,14 @@ from instnorm.nn.conditional import (
     ConditionalInstanceNorm3d,
 )
 from instnorm.nn.container import ModuleDict, ModuleList, Sequential
+from instnorm.nn.conv import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
 from instnorm.nn.dropout import Dropout
 from instnorm.nn.embedding import Embedding
 from instnorm.nn.instancenorm import (
@@ -35,12 +43,9 @@ from instnorm.nn.instancenorm import (
     LazyInstanceNorm3d,
 )
 from instnorm.nn.layers import (
-    AvgPool2d,
-    Conv2d,
     Flatten,
     Identity,
     Linear,
-    MaxPool2d,
     ReflectionPad2d,
     Upsample,
 )
@@ -55,11 +60,27 @@ from instnorm.nn.loss import (
 from instnorm.nn.module import Module
 from instnorm.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
 from instnorm.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter
+from instnorm.nn.pool import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    MaxPool1d,
+    MaxPool2d,
+    MaxPool3d,
+)
 from instnorm.nn.revin import RevIN
 
 __all__ = [
     "GELU",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
@@ -67,7 +88,12 @@ __all__ = [
     "ConditionalInstanceNorm1d",
     "ConditionalInstanceNorm2d",
     "ConditionalInstanceNorm3d",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",
@@ -86,7 +112,9 @@ __all__ = [
     "Linear",
     "LogSoftmax",
     "MSELoss",
+    "MaxPool1d",
     "MaxPool2d",
+    "MaxPool3d",
     "Module",
     "ModuleDict",
     "ModuleList",

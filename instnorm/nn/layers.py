@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from instnorm import functional as F
-from instnorm.functional import windows
 from instnorm.nn import init
 from instnorm.nn.module import Module
 from instnorm.nn.parameter import Parameter
@@ -17,14 +16,18 @@ from instnorm.tensor import Tensor
 
 
 class _Affine(Module):
-    """A layer with a weight of shape (out, in, kernel...) and a bias."""
+    """A layer with a weight and a bias."""
 
     def _make_parameters(
-        self, shape: tuple[int, ...], bias: bool, dtype: npt.DTypeLike | None
+        self,
+        shape: tuple[int, ...],
+        bias: bool,
+        dtype: npt.DTypeLike | None,
+        out_channels: int,
     ) -> None:
         dtype = np.float32 if dtype is None else dtype
         self.weight = Parameter(np.empty(shape, dtype))
-        self.register_parameter("bias", Parameter(np.empty(shape[:1], dtype)) if bias else None)
+        self.register_parameter("bias", Parameter(np.empty(out_channels, dtype)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -34,84 +37,6 @@ class _Affine(Module):
         init.uniform_(self.weight, -bound, bound)
         if self.bias is not None:
             init.uniform_(self.bias, -bound, bound)
-
-
-class Conv2d(_Affine):
-    """Two-dimensional convolution.
-
-    Parameters
-    ----------
-    in_channels, out_channels : int
-    kernel_size : int or (int, int)
-    stride, padding, dilation : int or (int, int), default 1, 0, 1
-    groups : int, default 1
-        Only 1 is supported.
-    bias : bool, default True
-    padding_mode : {'zeros', 'reflect'}, default 'zeros'
-    dtype : dtype, optional
-        Of the parameters; float32 by default.
-
-    Examples
-    --------
-    >>> import numpy as np, instnorm
-    >>> conv = instnorm.nn.Conv2d(3, 8, kernel_size=3, padding=1)
-    >>> conv(np.zeros((2, 3, 16, 16), np.float32)).shape
-    (2, 8, 16, 16)
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: str = "zeros",
-        *,
-        dtype: npt.DTypeLike | None = None,
-    ) -> None:
-        super().__init__()
-        if groups != 1:
-            raise NotImplementedError(f"groups={groups} is not supported by Conv2d, expected 1")
-        if padding_mode not in ("zeros", "reflect"):
-            raise NotImplementedError(
-                f"padding_mode={padding_mode!r} is not supported by Conv2d, "
-                "expected 'zeros' or 'reflect'"
-            )
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.kernel_size = windows.pair(kernel_size, "kernel_size", 1)
-        self.stride = windows.pair(stride, "stride", 1)
-        self.padding = windows.pair(padding, "padding", 0)
-        self.dilation = windows.pair(dilation, "dilation", 1)
-        self.padding_mode = padding_mode
-        self._make_parameters((out_channels, in_channels, *self.kernel_size), bias, dtype)
-
-    def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
-        """Convolve (N, C, H, W) or (C, H, W)."""
-        input = F.as_tensor(input, "input")
-        padding = self.padding
-        if self.padding_mode == "reflect":
-            (top, left), padding = padding, (0, 0)
-            input = F.pad(input, (left, left, top, top), mode="reflect")
-        return F.conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation)
-
-    def extra_repr(self) -> str:
-        """Return the arguments that are not PyTorch's defaults."""
-        parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
-        parts.append(f"stride={self.stride}")
-        if self.padding != (0, 0):
-            parts.append(f"padding={self.padding}")
-        if self.dilation != (1, 1):
-            parts.append(f"dilation={self.dilation}")
-        if self.bias is None:
-            parts.append("bias=False")
-        if self.padding_mode != "zeros":
-            parts.append(f"padding_mode={self.padding_mode}")
-        return ", ".join(parts)
 
 
 class Linear(_Affine):
@@ -136,7 +61,7 @@ class Linear(_Affine):
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features
-        self._make_parameters((out_features, in_features), bias, dtype)
+        self._make_parameters((out_features, in_features), bias, dtype, out_features)
 
     def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
         """Map the last axis."""
@@ -176,39 +101,6 @@ class Flatten(Module):
     def extra_repr(self) -> str:
         """Return the constructor's arguments."""
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
-
-
-class _Pool2d(Module):
-    def __init__(
-        self,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] | None = None,
-        padding: int | tuple[int, int] = 0,
-    ) -> None:
-        super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding = padding
-
-    def extra_repr(self) -> str:
-        """Return the constructor's arguments."""
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-
-
-class MaxPool2d(_Pool2d):
-    """Largest element of each window; parameters as `functional.max_pool2d`."""
-
-    def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
-        """Pool (N, C, H, W)."""
-        return F.max_pool2d(input, self.kernel_size, self.stride, self.padding)
-
-
-class AvgPool2d(_Pool2d):
-    """Mean of each window; parameters as `functional.avg_pool2d`."""
-
-    def forward(self, input: Tensor | npt.NDArray[Any]) -> Tensor:
-        """Pool (N, C, H, W)."""
-        return F.avg_pool2d(input, self.kernel_size, self.stride, self.padding)
 
 
 class Upsample(Module):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from instnorm._layouts import Array
+from instnorm._runtime.simd import layers
 from instnorm.optim.optimizer import Optimizer, check_number
 from instnorm.tensor import Tensor
 
@@ -90,6 +91,34 @@ class SGD(Optimizer):
         )
 
     def _update(self, param: Tensor, grad: Array, options: dict[str, Any]) -> None:
+        if not self._update_in_one_pass(param, grad, options):
+            self._update_step_by_step(param, grad, options)
+
+    def _update_in_one_pass(self, param: Tensor, grad: Array, options: dict[str, Any]) -> bool:
+        """Let the compiled loop do it; False, and nothing done, where it cannot take the arrays."""
+        buffer, first = None, False
+        if options["momentum"] != 0:
+            buffer = self.state.get(param, {}).get("momentum_buffer")
+            first = buffer is None
+            if first:
+                buffer = np.empty_like(param.data)
+        done = layers.descend_step(
+            param.data,
+            grad,
+            buffer,
+            first,
+            lr=float(options["lr"]),
+            momentum=float(options["momentum"]),
+            dampening=float(options["dampening"]),
+            weight_decay=float(options["weight_decay"]),
+            nesterov=bool(options["nesterov"]),
+            maximize=False,
+        )
+        if done and buffer is not None:
+            self.state.setdefault(param, {})["momentum_buffer"] = buffer
+        return done
+
+    def _update_step_by_step(self, param: Tensor, grad: Array, options: dict[str, Any]) -> None:
         if options["weight_decay"] != 0:
             grad = grad + options["weight_decay"] * param.data
         if options["momentum"] != 0:

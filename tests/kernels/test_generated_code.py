@@ -53,7 +53,7 @@ def innermost_loops(code):
 
 
 def hot_loops(level):
-    spec = importlib.util.find_spec(simd._module_name(level))
+    spec = importlib.util.find_spec(simd._module_name("_core", level))
     for name, code in functions(spec.origin):
         # With an epilogue there is more to hold than an AVX2 processor has registers for.
         if re.search(HOT, name) and "no_epilogue" in name:

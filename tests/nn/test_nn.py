@@ -498,6 +498,25 @@ LAYERS = {
         ("Conv2d", (3, 2, 3), {"padding": (1, 2), "padding_mode": "reflect"}),
         IMAGE,
     ),
+    "Conv2d circular": (
+        ("Conv2d", (3, 2, 3), {"padding": "same", "dilation": 2, "padding_mode": "circular"}),
+        IMAGE,
+    ),
+    "Conv2d same": (
+        ("Conv2d", (3, 6, (2, 3)), {"padding": "same", "groups": 3, "padding_mode": "replicate"}),
+        IMAGE,
+    ),
+    "Conv2d valid": (("Conv2d", (3, 2, 3), {"padding": "valid"}), IMAGE),
+    "Conv1d": (("Conv1d", (3, 4, 3, 2, 1), {}), IMAGE[:, :, 0]),
+    "Conv1d unbatched": (("Conv1d", (3, 4, 3), {"padding": "same"}), IMAGE[0, :, 0]),
+    "Conv3d": (("Conv3d", (3, 4, (1, 3, 2)), {"padding": (0, 1, 1)}), IMAGE[:, :, None]),
+    "ConvTranspose1d": (("ConvTranspose1d", (3, 4, 3, 2), {}), IMAGE[:, :, 0]),
+    "ConvTranspose2d": (("ConvTranspose2d", (3, 4, 2, 2), {}), IMAGE),
+    "ConvTranspose2d all": (
+        ("ConvTranspose2d", (3, 6, 3, (3, 2), 1, (2, 1), 3, False, 2), {}),
+        IMAGE,
+    ),
+    "ConvTranspose3d": (("ConvTranspose3d", (3, 2, 2, 2), {}), IMAGE[:, :, None]),
     "Conv2d unbatched": (("Conv2d", (3, 2, 3), {"padding_mode": "zeros"}), IMAGE[0]),
     "Linear": (("Linear", (8, 5), {}), IMAGE),
     "Linear no bias": (("Linear", (8, 5), {"bias": False}), IMAGE[0, 0]),
@@ -542,6 +561,18 @@ LAYERS = {
     "Sigmoid": (("Sigmoid", (), {}), IMAGE),
     "MaxPool2d": (("MaxPool2d", (2,), {}), IMAGE),
     "MaxPool2d all": (("MaxPool2d", ((3, 2),), {"stride": 1, "padding": (1, 0)}), IMAGE),
+    "MaxPool2d ceil": (("MaxPool2d", (3, 2, 1, 2, False, True), {}), IMAGE),
+    "MaxPool1d": (("MaxPool1d", (2,), {}), IMAGE[:, :, 0]),
+    "MaxPool3d unbatched": (("MaxPool3d", ((1, 2, 3),), {}), IMAGE),
+    "AvgPool1d": (("AvgPool1d", (3, 2), {"ceil_mode": True}), IMAGE[:, :, 0]),
+    "AvgPool2d uncounted": (
+        ("AvgPool2d", (3, 2, 1), {"ceil_mode": True, "count_include_pad": False}),
+        IMAGE,
+    ),
+    "AvgPool3d": (("AvgPool3d", ((1, 2, 2),), {}), IMAGE[:, :, None]),
+    "AdaptiveAvgPool1d": (("AdaptiveAvgPool1d", (3,), {}), IMAGE[:, :, 0]),
+    "AdaptiveAvgPool2d": (("AdaptiveAvgPool2d", ((4, None),), {}), IMAGE),
+    "AdaptiveAvgPool3d": (("AdaptiveAvgPool3d", (1,), {}), IMAGE[:, :, None]),
     "AvgPool2d": (("AvgPool2d", (2,), {}), IMAGE),
     "AvgPool2d all": (("AvgPool2d", (3, (2, 1), 1), {}), IMAGE),
     "Upsample": (("Upsample", (), {"scale_factor": 2.0}), IMAGE),
@@ -557,8 +588,7 @@ def test_layers_are_torchs(name, dtype):
     (kind, arguments, options), x = LAYERS[name]
     ours = getattr(nn, kind)(*arguments, **options).to(dtype)
     theirs = getattr(torch.nn, kind)(*arguments, **options).to(getattr(torch, dtype.__name__))
-    if kind != "MaxPool2d":  # torch's has the dilation and ceil_mode that ours has not
-        assert repr(ours) == repr(theirs)
+    assert repr(ours) == repr(theirs)
     ours.load_state_dict(theirs.state_dict())
     x = x.astype(dtype)
     a, t = leaf(x), torch_leaf(x)
@@ -622,19 +652,38 @@ def test_losses_are_torchs(name):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: nn.Conv2d(4, 4, 3, groups=2), NotImplementedError, "groups=2 is not supported"),
+        (lambda: nn.Conv2d(4, 6, 3, groups=3), ValueError, "groups=3 does not divide in_channels"),
         (
-            lambda: nn.Conv2d(4, 4, 3, padding_mode="circular"),
-            NotImplementedError,
-            "padding_mode='circular' is not supported",
+            lambda: nn.Conv2d(4, 4, 3, padding_mode="mirror"),
+            ValueError,
+            "padding_mode must be 'zeros', 'reflect', 'replicate' or 'circular', got 'mirror'",
+        ),
+        (
+            lambda: nn.Conv2d(4, 4, 3, stride=2, padding="same"),
+            ValueError,
+            "padding='same' needs stride 1, got stride (2, 2)",
+        ),
+        (
+            lambda: nn.ConvTranspose2d(4, 4, 2, padding_mode="reflect"),
+            ValueError,
+            "padding_mode must be 'zeros' for ConvTranspose2d, got 'reflect'",
+        ),
+        (
+            lambda: nn.ConvTranspose2d(3, 4, 2, 2)(IMAGE.astype("f"), output_size=(30, 30)),
+            ValueError,
+            "output_size (30, 30) cannot be reached, expected from (12, 16)",
         ),
         (lambda: nn.Conv2d(4, 4, 0), ValueError, "kernel_size must be at least 1, got 0"),
-        (lambda: nn.Conv2d(4, 4, 3, padding="same"), TypeError, "padding must be an integer or"),
+        (lambda: nn.Conv2d(4, 4, 3, padding="some"), ValueError, "padding must be integers, '"),
         (lambda: nn.Conv2d(4, 4, 3, dtype=np.int64), RuntimeError, "floating point"),
-        (lambda: nn.Conv2d(4, 4, 3)(IMAGE), ValueError, "input has shape (2, 3, 6, 8), expected"),
+        (
+            lambda: nn.Conv2d(4, 4, 3)(IMAGE.astype("f")),
+            ValueError,
+            "input has shape (2, 3, 6, 8), expected",
+        ),
         (lambda: nn.Linear(4, 4)(IMAGE), ValueError, "expected 4 features"),
         (lambda: nn.Linear(4, 4)(None), TypeError, "input must be a Tensor or array, got None"),
-        (lambda: nn.MaxPool2d(2)(IMAGE[0]), ValueError, "input has shape (3, 6, 8)"),
+        (lambda: nn.MaxPool2d(2)(IMAGE[0, 0]), ValueError, "input has shape (6, 8)"),
         (lambda: nn.Upsample()(IMAGE), ValueError, "exactly one of size and scale_factor"),
         (lambda: nn.ReflectionPad2d(6)(IMAGE), ValueError, "must be less than the length 6"),
         (lambda: nn.Flatten(3, 1)(IMAGE), ValueError, "start_dim 3 comes after end_dim 1"),

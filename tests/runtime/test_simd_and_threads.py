@@ -24,11 +24,11 @@ def test_only_the_chosen_kernels_are_loaded():
         "from instnorm._runtime import simd\n"
         "list(simd.available())\n"
         "print(*(name for name in sys.modules if name.startswith('instnorm._core')))\n"
-        "print(*(simd._module(level).__name__ for level in simd.available()))\n"
+        "print(*(simd._module('_core', level).__name__ for level in simd.available()))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    names = [simd._module_name(level) for level in simd.available()]
-    chosen = simd._module_name(simd.level)
+    names = [simd._module_name("_core", level) for level in simd.available()]
+    chosen = simd._module_name("_core", simd.level)
     assert done.stdout.splitlines() == [chosen, " ".join(names)]
 
 
