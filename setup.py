@@ -77,7 +77,7 @@ def extension(name: str, source: str, flags: list[str]) -> Extension:
         include_dirs=[numpy.get_include()],
         define_macros=[
             ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
-            ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION"),
+            ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"),
         ],
         extra_compile_args=FLAGS + flags,
         extra_link_args=openmp,
