@@ -67,7 +67,8 @@ def levels() -> dict[str, list[str]]:
     """The SIMD levels beyond the baseline that this compiler can build, with their flags."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return {}
-    return {name: f for name, f in X86_LEVELS.items() if compiles(EMPTY_PROGRAM, f)}
+    wanted = os.environ.get("INSTNORM_LEVELS", " ".join(X86_LEVELS)).split()  # "" for none
+    return {n: f for n, f in X86_LEVELS.items() if n in wanted and compiles(EMPTY_PROGRAM, f)}
 
 
 def extension(name: str, source: str, flags: list[str]) -> Extension:

@@ -9,7 +9,7 @@ from comparisons.machine_code import functions, innermost_loops
 
 # Functions of long_rows.pxi and moments.pxi that the compiler leaves, after inlining, by passes.
 _FUNCTION = re.compile(
-    r"__pyx_fuse_(\d)__pyx_f_\d+instnorm_\d+_core_"
+    r"__pyx_fuse_(\d)(?:_0)?__pyx_f_\d+instnorm_\d+_core_"
     r"(?:(?P<forward>block_moments|centred_sums|normalize)|block_products|product_sums|differentiate)P"
 )
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -52,7 +52,8 @@ def hot_loops(path: Path, objdump: str) -> Iterator[Loop]:
             elements = nbytes // _ITEMSIZE[kind]
             # Stores past the caches are bound by memory, and processors' models know little of it.
             arithmetic = any(map(_ARITHMETIC.match, instructions))
-            if elements == _BUNDLE[kind] and arithmetic and not streams:
+            whole = elements == _BUNDLE[kind] and loaded >= arrays * elements * _ITEMSIZE[kind]
+            if whole and arithmetic and not streams:
                 which = f"{direction}, {'last pass' if stored else 'sums'}"
                 yield Loop(which, DTYPES[kind], tuple(instructions), elements, loaded, stored)
 
