@@ -22,7 +22,7 @@ def main() -> int:
 
 
 def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Let Ctrl-C that came while a finalizer or another callback ran, which drops it, come again."""
+    """Let Ctrl-C that came while a finalizer or a callback ran, which drops it, come again."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         # From another thread, after a while: here, this function would be interrupted, in vain.
         _thread.start_new_thread(_interrupt_soon, ())

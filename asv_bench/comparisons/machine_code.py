@@ -1,4 +1,4 @@
-"""The loops of a compiled module, by llvm-objdump or objdump, for those who look at machine code."""
+"""The loops of a compiled module, in its machine code, by llvm-objdump or objdump."""
 
 import re
 import subprocess
@@ -7,7 +7,8 @@ from pathlib import Path
 
 # The loops over elements are in these functions, after inlining, of any dtype.
 HOT = (
-    "_core_(block_moments|block_products|(normalize|differentiate)(_pixel)?|sum_blocks?|write_blocks?)PK"
+    "_core_(block_moments|block_products|(normalize|differentiate)(_pixel)?"
+    "|sum_blocks?|write_blocks?)PK"
 )
 
 # A jump of x86 or of AArch64, and where it leads.
@@ -24,9 +25,13 @@ def functions(path: str | Path, objdump: str = "objdump") -> Iterator[tuple[str,
         if head:
             lines = re.findall(r"^\s*([0-9a-f]+):\s+(.+)$", part, re.MULTILINE)
             # Without names of what is jumped to, and comments.
-            yield head[1], [
-                (int(address, 16), re.sub(r"\s+(?:#\s|//|<).*", "", text)) for address, text in lines
-            ]
+            yield (
+                head[1],
+                [
+                    (int(address, 16), re.sub(r"\s+(?:#\s|//|<).*", "", text))
+                    for address, text in lines
+                ],
+            )
 
 
 def innermost_loops(code: list[tuple[int, str]]) -> Iterator[list[str]]:

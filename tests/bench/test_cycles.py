@@ -11,7 +11,9 @@ from comparisons.cycles import loops
 from instnorm._runtime import simd
 
 KINDS = {
-    f"{direction}, {part}" for direction in ("forward", "backward") for part in ("sums", "last pass")
+    f"{direction}, {part}"
+    for direction in ("forward", "backward")
+    for part in ("sums", "last pass")
 }
 
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from arrays.test_epilogue import Problem, error
 from helpers import reference
-from helpers.layouts import LAYOUTS, WRITEABLE
+from helpers.layouts import LAYOUTS, WRITEABLE, channels_last
 from helpers.problems import DTYPES, HALF, posed, same_bits
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -39,7 +40,9 @@ def normal(rng, shape, dtype):
 
 def far_from_zero(rng, shape, dtype):
     mean = {"d": 1e5, "f": 1e5}.get(dtype.char, 30.0)
-    return rng.standard_normal(shape) + mean * rng.uniform(-1, 1, shape[:2] + (1,) * (len(shape) - 2))
+    return rng.standard_normal(shape) + mean * rng.uniform(
+        -1, 1, shape[:2] + (1,) * (len(shape) - 2)
+    )
 
 
 def of_any_spread(rng, shape, dtype):
@@ -70,6 +73,12 @@ VALUES = {
     for f in (normal, far_from_zero, of_any_spread, with_outliers, nearly_constant, rising)
 }
 
+
+def values_of(kind, rng, shape, dtype):
+    values = VALUES[kind](rng, shape, dtype)
+    return (np.clip(values, -65504, 65504) if dtype.char == "e" else values).astype(dtype)
+
+
 # --- calls ----------------------------------------------------------------------------------
 
 
@@ -80,7 +89,9 @@ def shapes():
         st.tuples(st.integers(1, 2), st.integers(1, 5), st.integers(250, 9000)),
         st.tuples(*[st.integers(1, 3), st.integers(1, 20)], st.integers(1, 17), st.integers(2, 17)),
         st.tuples(*[st.integers(1, 5)] * 4, st.integers(2, 5)),
-        st.tuples(st.integers(1, 2), st.sampled_from([1, 3, 16]), st.integers(280, 300), st.just(300)),
+        st.tuples(
+            st.integers(1, 2), st.sampled_from([1, 3, 16]), st.integers(280, 300), st.just(300)
+        ),
     )
 
 
@@ -117,8 +128,10 @@ def calls(draw):
     if draw(st.booleans()):
         grad_dtype = dtype
     rng = np.random.default_rng(draw(seeds))
-    x = VALUES[draw(st.sampled_from(sorted(VALUES)))](rng, shape, dtype).astype(dtype)
-    g = VALUES[draw(st.sampled_from(["normal", "with_outliers", "rising"]))](rng, shape, grad_dtype)
+    x = values_of(draw(st.sampled_from(sorted(VALUES))), rng, shape, dtype)
+    g = values_of(
+        draw(st.sampled_from(["normal", "with_outliers", "rising"])), rng, shape, grad_dtype
+    )
     # Both parameters of the dtype of x, or of another one.
     parameter_dtype = draw(st.just(dtype) | dtypes)
     arguments = {
@@ -130,7 +143,7 @@ def calls(draw):
     out = draw(st.none() | st.sampled_from(["x", *sorted(WRITEABLE)]))
     layouts = draw(st.sampled_from(sorted(WRITEABLE)) if out == "x" else names), draw(names)
     eps = draw(st.sampled_from([1e-5, 1e-3, 1.0, 0.0]))
-    return Call(x, g.astype(grad_dtype), arguments, eps, layouts, out, draw(st.integers(1, 4)))
+    return Call(x, g, arguments, eps, layouts, out, draw(st.integers(1, 4)))
 
 
 def memory_of(array):
@@ -190,9 +203,7 @@ def solved(call):
         _, _, var = reference.statistics(call.x)
         if not (var + call.eps > 0).all():
             return None  # a constant row: what it gives is another test's subject
-        p = posed(
-            call.x, call.grad_output, call.arguments.get("weight"), None, eps=call.eps
-        )
+        p = posed(call.x, call.grad_output, call.arguments.get("weight"), None, eps=call.eps)
         bias = reference.per_channel(call.arguments.get("bias"), call.x, 0)
         exact = [p.exact[0] + bias, *p.exact[1:]]
         allowed = [p.allowed[0] + np.abs(bias) * 2.0**-20, *p.allowed[1:]]
@@ -229,7 +240,9 @@ def overlapping(draw):
     of_out = axes if same_axes else draw(st.permutations(range(3)))
     nbytes = int(np.prod(shape)) * dtype.itemsize
     place = st.sampled_from([0, 0, 2, 4, 8, 64, nbytes // 2, nbytes]) | st.integers(0, nbytes)
-    offsets = {n: draw(place) for n in ("x", "grad_output", "out", "weight", "bias", "mean", "rstd")}
+    offsets = {
+        n: draw(place) for n in ("x", "grad_output", "out", "weight", "bias", "mean", "rstd")
+    }
     apart = draw(st.sets(st.sampled_from(["x", "grad_output", "weight", "bias", "mean", "rstd"])))
     return shape, dtype, parameter_dtype, axes, of_out, offsets, apart, draw(seeds)
 
@@ -270,7 +283,9 @@ def test_arrays_in_one_another_give_what_arrays_apart_give(case):
     assume(bool((copies["rstd"] >= 0).all()))
     before = block.copy()
     outside = np.ones(block.size, bool)
-    np.ndarray((*shape, dtype.itemsize), bool, outside, offsets["out"], (*out.strides, 1))[...] = False
+    np.ndarray((*shape, dtype.itemsize), bool, outside, offsets["out"], (*out.strides, 1))[...] = (
+        False
+    )
 
     def forward(a, out):
         given = {"mean": a["mean"], "var": a["rstd"]} if seed % 2 else {}
@@ -312,3 +327,51 @@ def test_what_is_no_number_spoils_its_own_row_only(call, bad, seed):
     others[n, c] = False
     assert same_bits(np.array(y[others]), np.array(expected[others]))
     assert np.isnan(y[n, c].astype(float)).any()
+
+
+# --- what follows the affine map ------------------------------------------------------------
+
+slopes = st.sampled_from([0.1, "each", 0.0, 1.0]) | st.just(np.array([0.3]))
+
+
+@some
+@given(
+    shape=shapes(), dtype=dtypes, activation=st.sampled_from([None, "relu", "leaky_relu"]),
+    slope=slopes, residual=st.booleans(), mask=st.sampled_from([None, "prefix", "scattered"]),
+    per_sample=st.booleans(), given_statistics=st.booleans(), last=st.booleans(), seed=seeds,
+    threads=st.integers(1, 4),
+)  # fmt: skip
+def test_any_epilogue_is_right(
+    shape,
+    dtype,
+    activation,
+    slope,
+    residual,
+    mask,
+    per_sample,
+    given_statistics,
+    last,
+    seed,
+    threads,
+):
+    assume(mask is None or np.prod(shape[2:]) >= 12)  # what counts has no more than a row has
+    options = (activation, slope, residual, mask, per_sample)
+    problem = Problem(shape, dtype, *options, given=given_statistics, seed=seed)
+    if last:
+        for name in ("x", "grad", "residual"):
+            if getattr(problem, name) is not None:
+                setattr(problem, name, channels_last(getattr(problem, name)))
+    instnorm.set_num_threads(threads)
+    y, mean, rstd = problem.forward(return_stats=True)
+    expected, wide = problem.expected(), problem.weight.dtype
+    assert error(y, expected[0], dtype) < 4
+    found = problem.backward(mean, rstd)
+    # Of the terms that it is the sum of, which cancel in rows of few elements.
+    terms = np.abs(problem.grad.astype(float)).max() * np.abs(problem.weight).max() * rstd.max()
+    assert error(found[0], expected[1], dtype, max(1, terms)) < 8
+    for gradient, by, scale in zip(found[1:3], expected[2:4], problem.scales, strict=False):
+        assert error(gradient, by, wide, scale) < 4
+    if residual:
+        assert error(found.grad_residual, expected[4], dtype) < 2
+    if activation == "leaky_relu" and isinstance(problem.slope, np.ndarray):
+        assert error(found.grad_slope, expected[5], wide, problem.scales[2]) < 4

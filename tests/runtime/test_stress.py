@@ -26,8 +26,11 @@ def sample(shape, dtype, seed):
 
 def results_of(x, g, weight, axis):
     y, mean, rstd = instance_norm(x, weight, weight, channel_axis=axis, return_stats=True)
-    return y, mean, rstd, *instance_norm_backward(
-        g, x, weight, mean=mean, rstd=rstd, channel_axis=axis
+    return (
+        y,
+        mean,
+        rstd,
+        *instance_norm_backward(g, x, weight, mean=mean, rstd=rstd, channel_axis=axis),
     )
 
 

@@ -1,8 +1,9 @@
 """Print docs/cycles.md: llvm-mca's cycles an element of the hot loops, beside what caches allow.
 
 Looks at the modules that are built in place: those for x86 by `make test`, and the one for AArch64
-by `make test-aarch64`, or at those that `--modules` names. Needs LLVM 18 or newer (before, its Neoverse N1
-was a Cortex-A57), whose tools it finds by `--llvm`, a suffix of their names.
+by `make test-aarch64`, or at those in the folder that `--modules` names. Needs LLVM 18 or newer
+(before, its Neoverse N1 was a Cortex-A57), whose tools it finds by `--llvm`, a suffix of their
+names.
 """
 
 import argparse
@@ -22,19 +23,20 @@ INTRODUCTION = """\
 # Cycles an element
 
 What LLVM's models of processors say of the kernels' hot loops, for processors that need not be at
-hand. `make cycles` prints this page: it takes the loops over long rows from the machine code of the
-modules that are built in place, and `llvm-mca` runs each for {turns} turns, with all that it reads in
-the first-level cache. The compiler was {compiler}.
+hand. `make cycles` prints this page: it takes the loops over long rows from the machine code of
+the modules that are built in place, and `llvm-mca` runs each for {turns} turns, with all that it
+reads in the first-level cache. The compiler was gcc {compiler}.
 
-A cell has cycles an element: **what the loop takes**, then what its loads take at least, and what its
-stores do, at the most bytes that the first-level cache gives and takes in a cycle. A loop that takes
-what one of these does cannot be made faster by other arithmetic. "sums" are those of squares, or of
-products, of one block; "last pass" writes the result, into the caches.
+A cell has cycles an element: **what the loop takes**, then what its loads take at least, and what
+its stores do, at the most bytes that the first-level cache gives and takes in a cycle. A loop that
+takes what one of these does cannot be made faster by other arithmetic. "sums" are those of
+squares, or of products, of one block; "last pass" writes the result, into the caches.
 
-What this cannot say: how fast memory beyond the first-level cache is, which bounds all large arrays,
-and at which clock the processor runs. LLVM's models leave out forwarding of stores, loads that cross
-cache lines, and the front end; where a loop takes less than its loads, the model of LLVM is more
-generous than the manual. `-`: no loop that takes whole registers was found.
+What this cannot say: how fast memory beyond the first-level cache is, which bounds all large
+arrays, and at which clock the processor runs. LLVM's models leave out forwarding of stores, loads
+that cross cache lines, and the front end; where a loop takes less than its loads, the model of
+LLVM is more generous than the manual. `-`: no loop that takes whole registers was found, since
+the compiler keeps some on the stack, or goes number by number (float16 on AArch64).
 """
 
 
@@ -47,8 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(INTRODUCTION.format(turns=TURNS, compiler=_compiler(args.modules)))
     for dtype in args.dtype:
         rows = {
-            processor: _cells(processor, dtype, args.modules, args.llvm)
-            for processor in PROCESSORS
+            processor: _cells(processor, dtype, args.modules, args.llvm) for processor in PROCESSORS
         }
         names = sorted({name for cells in rows.values() for name in cells})
         print(f"## {dtype}\n\n| processor | level | {' | '.join(names)} |")
@@ -118,7 +119,9 @@ def _cycles(processor: Processor, instructions: Sequence[str], llvm: str) -> flo
 
 
 def _to_label(text: str, label: str) -> str:
-    return re.sub(r"^((?:j\w+|b(?:\.\w+)?|cbn?z|tbn?z)\s+(?:\S+, )*)0x[0-9a-f]+$", rf"\1{label}", text)
+    return re.sub(
+        r"^((?:j\w+|b(?:\.\w+)?|cbn?z|tbn?z)\s+(?:\S+, )*)0x[0-9a-f]+$", rf"\1{label}", text
+    )
 
 
 if __name__ == "__main__":

@@ -28,11 +28,11 @@ _ARM_WIDTH = {"q": 16, "d": 8, "s": 4, "h": 2}
 class Loop(NamedTuple):
     """One innermost loop."""
 
-    which: str                  # pass and part
+    which: str  # pass and part
     dtype: str
     instructions: tuple[str, ...]
-    elements: int               # of an array, in one turn
-    loaded: int                 # bytes, in one turn
+    elements: int  # of an array, in one turn
+    loaded: int  # bytes, in one turn
     stored: int
 
 
