@@ -5,12 +5,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-# The loops over elements are in these functions, after inlining, of any dtype.
-HOT = (
-    "_core_(block_moments|block_products|(normalize|differentiate)(_pixel)?"
-    "|sum_blocks?|write_blocks?)PK"
-)
-
 # A jump of x86 or of AArch64, and where it leads.
 _JUMP = re.compile(r"(?:j\w+|b|b\.\w+|cbn?z|tbn?z)\s+(?:\S+, )*?(?:0x)?([0-9a-f]+)$")
 
