@@ -9,7 +9,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 CYTHON := $(shell find instnorm -name '*.pyx' -o -name '*.pxi')
 SOURCES := setup.py pyproject.toml $(CYTHON) $(shell find instnorm -name '*.h' -o -name '*.hpp')
 
-.PHONY: demo test test-slow test-mindspore lint build bench bench-compare uses peers models toys clean
+.PHONY: demo test test-slow test-mindspore test-aarch64 sanitize races fuzz matrix cycles lint build \
+	bench bench-compare uses peers models toys clean
 
 demo: $(VENV)/demo        ## Train on real digits, with and without instance norm; results in demo/
 	$(BIN)/instnorm train --out demo
@@ -24,6 +25,25 @@ test-mindspore: $(MINDSPORE)/test  ## Compare with the real MindSpore, in an env
 	$(MINDSPORE)/bin/python -m pytest -m mindspore tests/nn/test_mindspore_side_by_side.py \
 		tests/migrate tests/cli/test_models.py \
 		tests/bridge/test_bridge_mindspore.py
+
+test-aarch64:             ## Run the numeric tests of the kernels for aarch64, by emulation. ARGS=tests/nn
+	.ci/aarch64 $(ARGS)
+
+sanitize: $(VENV)/test $(VENV)/build  ## Run the kernels' tests under sanitizers. ARGS=--quick
+	.ci/sanitize $(ARGS)
+
+races: $(VENV)/test $(VENV)/build  ## Look for data races by ThreadSanitizer. ARGS=60 for a minute
+	.ci/races $(ARGS)
+
+fuzz: $(VENV)/test        ## Try random calls, files and arguments: make fuzz SECONDS=600
+	.ci/fuzz $(or $(SECONDS),60) $(ARGS)
+
+matrix:                   ## Build and test with every Python, NumPy and compiler. ARGS="clang numpy"
+	.ci/matrix $(ARGS)
+
+LLVM ?= -19
+cycles: $(VENV)/test      ## Print docs/cycles.md: llvm-mca's cycles an element of the hot loops
+	@cd asv_bench && ../$(BIN)/python -m comparisons.cycles --llvm=$(LLVM) $(ARGS)
 
 lint: $(VENV)/lint        ## Check style and types
 	$(BIN)/ruff check .

@@ -70,7 +70,8 @@ def levels() -> dict[str, list[str]]:
     """The SIMD levels beyond the baseline that this compiler can build, with their flags."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return {}
-    return {name: f for name, f in X86_LEVELS.items() if compiles(EMPTY_PROGRAM, f)}
+    wanted = os.environ.get("INSTNORM_LEVELS", " ".join(X86_LEVELS)).split()  # "" for none
+    return {n: f for n, f in X86_LEVELS.items() if n in wanted and compiles(EMPTY_PROGRAM, f)}
 
 
 def extension(name: str, source: str, flags: list[str]) -> Extension:
@@ -80,7 +81,7 @@ def extension(name: str, source: str, flags: list[str]) -> Extension:
         include_dirs=[numpy.get_include()],
         define_macros=[
             ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
-            ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION"),
+            ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"),
         ],
         extra_compile_args=FLAGS + flags,
         extra_link_args=openmp,

@@ -2,7 +2,7 @@
 
 import sys
 
-from instnorm.cli import main
+from _instnorm_command import main
 
 if __name__ == "__main__":
     sys.exit(main())

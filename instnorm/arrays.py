@@ -637,9 +637,7 @@ def rstd_of(var: Array, eps: float) -> Array:
 
 
 def _for_every_row(statistic: Array, shape: tuple[int, ...]) -> Array:
-    if statistic.shape == shape[:2]:
-        return np.ascontiguousarray(statistic)
-    return np.ascontiguousarray(np.broadcast_to(statistic, shape[:2]))
+    return _plain(np.broadcast_to(statistic, shape[:2]))
 
 
 def _check_out(out: object, x: Array) -> None:

@@ -429,6 +429,8 @@ def _read_ckpt(content: bytes) -> Checkpoint:
     tensors: dict[str, Any] = {}
     parts: dict[str, list[bytes]] = {}
     for value in message.value:
+        if isinstance(value.tag, bytes):  # what protobuf makes of text that is not UTF-8
+            raise CheckpointError(f"{value.tag!r} is a name that is no text")
         if not value.HasField("tensor"):
             raise CheckpointError(f"{value.tag} is a hash table, expected tensors alone")
         tensors[value.tag] = value.tensor

@@ -147,3 +147,20 @@ def test_an_out_of_endless_shape_in_one_element_is_refused_at_once():
     out = as_strided(np.zeros(1), shape, (0, 0, 0))
     with pytest.raises(ValueError, match="out overlaps itself"):
         instance_norm(np.broadcast_to(np.float64(1), shape), out=out)
+
+
+# --- found by tests/fuzz --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mean", "rstd"])
+def test_statistics_at_odd_addresses(name):
+    shape = (2, 3, 9)
+    x, g = sample(shape, FULL[0]), sample(shape, FULL[0], 1)
+    statistics = {"mean": sample((2, 3), FULL[1], 3), "rstd": sample((2, 3), FULL[1], 4)}
+    expected = instance_norm_backward(g, x, **statistics)
+    memory = np.zeros(100, np.uint8)
+    statistics[name] = inside(memory, statistics[name], 1 - memory.ctypes.data % 2)
+    assert not statistics[name].flags.aligned
+    for out in (None, np.empty(shape, FULL[0])):
+        actual = instance_norm_backward(g, x, **statistics, out=out)
+        assert all(map(same_bits, actual, expected))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 from instnorm import cli
 from instnorm.cli import files
@@ -319,3 +320,48 @@ def test_an_interrupt_during_imports_is_told_in_a_line(tmp_path):
     )
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "instnorm: interrupted\n"
+
+
+@pytest.mark.parametrize("place", ["a finalizer", "a callback of a weak reference"])
+def test_an_interrupt_that_python_drops_comes_again(place):
+    code = f"""
+import sys, types, weakref
+import _instnorm_command
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+class Dropped:
+    if {place!r} == "a finalizer":
+        __del__ = interrupted
+
+def command():
+    dropped = Dropped()
+    reference = weakref.ref(dropped, interrupted if {place!r} != "a finalizer" else None)
+    del dropped
+    for _ in range(10**7):
+        pass
+    return 0
+
+sys.modules["instnorm.cli"] = types.SimpleNamespace(main=command)
+sys.exit(_instnorm_command.main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (130, "instnorm: interrupted\n")
+
+
+def test_an_error_that_python_drops_is_still_told():
+    code = """
+import sys, types
+import _instnorm_command
+
+class Bad:
+    def __del__(self):
+        raise ValueError("dropped")
+
+sys.modules["instnorm.cli"] = types.SimpleNamespace(main=lambda: Bad() and 0)
+sys.exit(_instnorm_command.main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0
+    assert "ValueError: dropped" in done.stderr

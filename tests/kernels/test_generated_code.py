@@ -8,9 +8,9 @@ import importlib.util
 import platform
 import re
 import shutil
-import subprocess
 
 import pytest
+from comparisons.machine_code import functions, innermost_loops
 
 from instnorm._runtime import simd
 
@@ -25,31 +25,6 @@ pytestmark = pytest.mark.skipif(
     shutil.which("objdump") is None or platform.machine() != "x86_64",
     reason="reads x86 code by objdump",
 )
-
-
-def functions(path):
-    """Yield (name, [(address, instruction)]) of an object file."""
-    listing = subprocess.run(
-        ["objdump", "-d", "--no-show-raw-insn", path], capture_output=True, text=True, check=True
-    ).stdout
-    for part in re.split(r"\n\n(?=[0-9a-f]+ <)", listing):
-        head = re.match(r"[0-9a-f]+ <(.+)>:\n", part)
-        if head:
-            lines = re.findall(r"^\s+([0-9a-f]+):\s+(.+)$", part, re.MULTILINE)
-            yield head[1], [(int(address, 16), text) for address, text in lines]
-
-
-def innermost_loops(code):
-    """Yield the instructions of each loop that has no loop inside."""
-    place = {address: i for i, (address, _) in enumerate(code)}
-    backward = []
-    for i, (address, text) in enumerate(code):
-        jump = re.match(r"j\w+\s+([0-9a-f]+)", text)
-        if jump and int(jump[1], 16) <= address and int(jump[1], 16) in place:
-            backward.append((place[int(jump[1], 16)], i))
-    for start, end in backward:
-        if not any(start <= s and e <= end and (s, e) != (start, end) for s, e in backward):
-            yield [text for _, text in code[start : end + 1]]
 
 
 def hot_loops(level):

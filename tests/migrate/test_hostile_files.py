@@ -203,6 +203,11 @@ BAD = {
         lambda: message(("a", tensor([0], b"\xff" * 8, "str"))),
         "a is no text",
     ),
+    "a name that is no text": (
+        ".ckpt",
+        lambda: message(("abc", tensor([3]))).replace(b"abc", b"a\xffc"),
+        "b'a\\xffc' is a name",
+    ),
     "other bytes": (".ckpt", lambda: b"\xff" * 40, "not a MindSpore checkpoint"),
     "a header of 2^60": (".safetensors", lambda: struct.pack("<Q", 2**60), "not a safetensors"),
     "deep JSON": (".safetensors", lambda: safetensors(b"[" * 10**5), "not a safetensors"),

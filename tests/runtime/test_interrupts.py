@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from numpy._core.multiarray import get_handler_name
 
 import instnorm
 from instnorm import memory
@@ -44,7 +45,7 @@ def interrupts():
 
 
 def allocator():
-    return np._core.multiarray.get_handler_name()
+    return get_handler_name()
 
 
 def use_recycled_memory():

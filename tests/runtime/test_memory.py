@@ -1,11 +1,10 @@
 """The cache of array memory: recycled where it pays, bounded, and invisible otherwise."""
 
-import subprocess
-import sys
 import threading
 
 import numpy as np
 import pytest
+from helpers import run_python
 
 import instnorm
 from instnorm._runtime import _memory, memory
@@ -188,14 +187,7 @@ def test_a_bad_limit_is_refused(value):
 
 def test_the_environment_sets_the_limit():
     code = "import instnorm; print(instnorm.get_cache_limit())"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={"INSTNORM_CACHE_BYTES": "12345", "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "12345"
+    assert run_python(code, INSTNORM_CACHE_BYTES="12345").strip() == "12345"
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "²", "9" * 19, "9" * 5000])

@@ -1,0 +1,1 @@
+"""Cycles an element of the kernels' hot loops, on processors that need not be at hand."""

@@ -1,0 +1,41 @@
+"""The loops of a compiled module, in its machine code, by llvm-objdump or objdump."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+# A jump of x86 or of AArch64, and where it leads.
+_JUMP = re.compile(r"(?:j\w+|b|b\.\w+|cbn?z|tbn?z)\s+(?:\S+, )*?(?:0x)?([0-9a-f]+)$")
+
+
+def functions(path: str | Path, objdump: str = "objdump") -> Iterator[tuple[str, list]]:
+    """Yield (name, [(address, instruction)]) of an object file."""
+    listing = subprocess.run(
+        [objdump, "-d", "--no-show-raw-insn", str(path)], capture_output=True, text=True, check=True
+    ).stdout
+    for part in re.split(r"\n\n(?=[0-9a-f]+ <)", listing):
+        head = re.match(r"[0-9a-f]+ <(.+)>:\n", part)
+        if head:
+            lines = re.findall(r"^\s*([0-9a-f]+):\s+(.+)$", part, re.MULTILINE)
+            # Without names of what is jumped to, and comments.
+            yield (
+                head[1],
+                [
+                    (int(address, 16), re.sub(r"\s+(?:#\s|//|<).*", "", text))
+                    for address, text in lines
+                ],
+            )
+
+
+def innermost_loops(code: list[tuple[int, str]]) -> Iterator[list[str]]:
+    """Yield the instructions of each loop that has no loop inside."""
+    place = {address: i for i, (address, _) in enumerate(code)}
+    backward = []
+    for i, (address, text) in enumerate(code):
+        jump = _JUMP.match(text)
+        if jump and int(jump[1], 16) <= address and int(jump[1], 16) in place:
+            backward.append((place[int(jump[1], 16)], i))
+    for start, end in backward:
+        if not any(start <= s and e <= end and (s, e) != (start, end) for s, e in backward):
+            yield [text for _, text in code[start : end + 1]]
