@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -961,9 +962,9 @@ class Tensor:
         recorded = any(isinstance(t, Tensor) and t.requires_grad for t in (self, *others))
         if autograd.is_grad_enabled() and recorded:
             raise RuntimeError(
-                "in-place operations are not recorded in the graph, so neither a Tensor that "
-                "requires gradients nor one computed from it can take part in one. Compute a new "
-                "Tensor (x = x + 1), or, to update a parameter, use a `with no_grad():` block."
+                "in-place operations are not recorded in the graph for leaves that require "
+                "gradients, for views and for assignments. Compute a new Tensor (x = x + 1), or, "
+                "to update a parameter, use a `with no_grad():` block."
             )
         if not np.can_cast(array.dtype, self.dtype, "same_kind"):
             raise TypeError(
@@ -976,17 +977,44 @@ class Tensor:
     def __setitem__(self, index: Any, value: Operand) -> None:
         self._change(_plain_index(index), self._operand(value).data, value)
 
+    def _become(self, operation: Callable[[Tensor, Any], Tensor], other: Operand) -> Self:
+        """Take on the result of an operation on this Tensor, in its memory and in the graph."""
+        other = self._operand(other)
+        recorded = autograd.is_recorded(self, other)
+        is_leaf = self.grad_fn is None and self._requires_grad
+        # A view's history would not become that of the Tensor whose memory it shares.
+        is_view = isinstance(self.grad_fn, ops.Linear) and self.data.base is not None
+        if not recorded or is_leaf or is_view:
+            with autograd.no_grad():
+                result = operation(self, other).data
+            return self._change(..., result, other)
+        # Of its own memory, as the operation may need the values for its gradient.
+        before = Tensor._of(self.data.copy(order="K"))
+        if self.grad_fn is not None:
+            before._set_history(self.grad_fn, self._output_index)
+        after = operation(before, other)
+        if after.shape != self.shape or after.dtype != self.dtype:
+            raise RuntimeError(
+                f"a Tensor of shape {self.shape} and dtype {self.dtype} cannot hold the result, "
+                f"of shape {after.shape} and dtype {after.dtype}, in place"
+            )
+        self.data[...] = after.data
+        self.mark_changed()
+        if after.grad_fn is not None:
+            self._set_history(after.grad_fn, after._output_index)
+        return self
+
     def __iadd__(self, other: Operand) -> Self:
-        return self._change(..., self.data + self._operand(other).data, other)
+        return self._become(operator.add, other)
 
     def __isub__(self, other: Operand) -> Self:
-        return self._change(..., self.data - self._operand(other).data, other)
+        return self._become(operator.sub, other)
 
     def __imul__(self, other: Operand) -> Self:
-        return self._change(..., self.data * self._operand(other).data, other)
+        return self._become(operator.mul, other)
 
     def __itruediv__(self, other: Operand) -> Self:
-        return self._change(..., self.data / self._operand(other).data, other)
+        return self._become(operator.truediv, other)
 
     def copy_(self, source: Operand) -> Self:
         """Overwrite the values in place."""

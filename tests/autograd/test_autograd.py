@@ -1,6 +1,7 @@
 """The graph: backward, grad, no_grad, Function, in-place changes, depth and memory."""
 
 import gc
+import operator
 import threading
 import weakref
 
@@ -408,14 +409,44 @@ def test_errors_as_torch(program, message):
         program(lambda v: torch.tensor(v, dtype=torch.float64, requires_grad=True), torch.autograd)
 
 
-def test_in_place_with_a_tensor_of_the_graph_is_refused():
+@pytest.mark.parametrize(
+    "operation", [operator.iadd, operator.isub, operator.imul, operator.itruediv]
+)
+def test_in_place_in_the_graph_as_torch(operation):
+    found = []
+    for make, library in (
+        (leaf, instnorm),
+        (lambda v: torch.tensor(v, dtype=torch.float64, requires_grad=True), torch),
+    ):
+        x, w = make([1.0, 2.0]), make([3.0, 5.0])
+        h = x * 2
+        h = operation(h, w + 1)
+        h = operation(h, 3.0)
+        buffer = library.tensor([0.0, 1.0], dtype=h.dtype)
+        buffer = operation(buffer, h)
+        (buffer * buffer).sum().backward()
+        found.append([buffer.tolist(), x.grad.tolist(), w.grad.tolist()])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
+
+
+def test_in_place_breaks_no_gradient_in_silence():
+    x = leaf([1.0, 2.0])
+    e = x.exp()  # needs its result
+    e += 1
+    with pytest.raises(RuntimeError, match="modified by an in-place operation"):
+        e.sum().backward()
+    h = x * 2
+    with pytest.raises(RuntimeError, match="cannot hold the result"):
+        h += tensor([[1.0, 2.0]])
+
+
+def test_assignments_with_a_tensor_of_the_graph_are_refused():
     """Torch records these; here they would lose the gradient, so they are an error."""
     x, buffer = leaf([1.0, 2.0]), tensor([0.0, 0.0])
     for change in (
-        lambda: buffer.__iadd__(x),
         lambda: buffer.__setitem__(0, x[0]),
         lambda: buffer.copy_(x),
-        lambda: (x * 2).__imul__(3),
+        lambda: (x * 2).reshape(2, 1).__imul__(3),
     ):
         with pytest.raises(RuntimeError, match="in-place operations are not recorded"):
             change()
