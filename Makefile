@@ -50,7 +50,7 @@ lint: $(VENV)/lint        ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/cython-lint $(CYTHON)
 	$(BIN)/mypy
-	$(BIN)/stubtest instnorm._core instnorm._layers instnorm._runtime._cpu \
+	$(BIN)/stubtest --mypy-config-file pyproject.toml instnorm._core instnorm._layers instnorm._runtime._cpu \
 		instnorm._runtime._memory instnorm._special
 
 build: $(VENV)/lint       ## Make the sdist, and the wheel from it, in dist/
