@@ -307,19 +307,30 @@ cdef bint run_threads(
     return True
 
 
+cdef inline bint just_activates(const Job *job) noexcept nogil:
+    """Whether an activation is all of the epilogue."""
+    return (
+        job.activation != NO_ACTIVATION and job.residual == NULL and job.mask == NULL
+        and job.grad_residual == NULL and not job.from_output
+    )
+
+
 cdef bint run_all(
     Task task, const element *grad_output, const element *x, element *out, Job *job
 ) noexcept nogil:
     """Choose the way to walk the array. False: no memory."""
+    cdef bint given = task == APPLY
     choose_streaming(
         job, 3 if task == BACKWARD else 2, sizeof(element), x == out or grad_output == out
     )
     if job.channels_last:
+        if just_activates(job):
+            return channels_last(grad_output, x, out, job, given, <const pixel_activation *>NULL)
         if job.has_epilogue:
-            return channels_last(
-                grad_output, x, out, job, task == APPLY, <const pixel_epilogue *>NULL
-            )
-        return channels_last(grad_output, x, out, job, task == APPLY, <const no_epilogue *>NULL)
+            return channels_last(grad_output, x, out, job, given, <const pixel_epilogue *>NULL)
+        return channels_last(grad_output, x, out, job, given, <const no_epilogue *>NULL)
+    if just_activates(job):
+        return run_threads(task, grad_output, x, out, job, <const row_activation *>NULL)
     if job.has_epilogue:
         return run_threads(task, grad_output, x, out, job, <const row_epilogue *>NULL)
     return run_threads(task, grad_output, x, out, job, <const no_epilogue *>NULL)

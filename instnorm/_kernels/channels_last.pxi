@@ -227,7 +227,7 @@ cdef inline void add_product_pixels(
             )
             sums.sum1[c] += one_g
             sums.sum2[c] += one_g * one_d
-    if pixel_kind is pixel_epilogue:
+    if pixel_kind is not no_epilogue:
         if after.slope_asked:
             for p in range(pixels):
                 add_slope_pixel(grad_output, x, p * stride, n, after, sums.sum3)
@@ -255,7 +255,7 @@ cdef inline pixel_kind epilogue_of_block(
     cdef Py_ssize_t at = block * grid.block * grid.width
     cdef Py_ssize_t n = steps_of(grid, block) * grid.width + rest_of(grid, block)
     cdef pixel_kind out = advanced(sample, at, sizeof(element))
-    if pixel_kind is pixel_epilogue:
+    if pixel_kind is not no_epilogue:
         if sample.mask != NULL:
             out.mask = space.masks + thread * space.mask_bytes
             spread_mask(
@@ -607,7 +607,7 @@ cdef void normalize_channel(
     cdef Py_ssize_t c = row % job.channels
     cdef row_epilogue after
     cdef no_epilogue nothing
-    if pixel_kind is pixel_epilogue:
+    if pixel_kind is not no_epilogue:
         set_channel_epilogue(x, &after, job, row)
         normalize_in_double(x + c, y + c, job.length, job.channels, scales, &after)
     else:
@@ -630,7 +630,7 @@ cdef bint forward_sample(
     cdef double pilot, offset
     if not allocate(&space, grid, job, threads):
         return False
-    if pixel_kind is pixel_epilogue:
+    if pixel_kind is not no_epilogue:
         set_pixel_epilogue(x, &after, grid, &space, job, row)
     if not given:
         square_sums(x, grid, &after, &space, threads)
@@ -682,7 +682,7 @@ cdef void differentiate_channels(
     cdef no_epilogue nothing
     cdef Scales scales
     for c in range(job.channels):
-        if pixel_kind is pixel_epilogue:
+        if pixel_kind is not no_epilogue:
             set_channel_epilogue(x, &after, job, first + c)
             scales = scales_given(x, job, first + c)
             set_affine_map(x, &after, &scales, job, first + c)
@@ -707,7 +707,7 @@ cdef bint backward_sample(
     cdef Py_ssize_t c
     if not allocate(&space, grid, job, threads):
         return False
-    if pixel_kind is pixel_epilogue:
+    if pixel_kind is not no_epilogue:
         set_pixel_epilogue(x, &after, grid, &space, job, row)
         fit = scales_of_sample(x, grid, &space, job, row, True) or job.from_output
         signs_of_sample(x, grid, &space, job, row)
@@ -750,7 +750,7 @@ cdef bint run_samples(
     for sample in range(first, end):
         row = sample * job.channels
         at = row * job.stride
-        if pixel_kind is pixel_epilogue:
+        if pixel_kind is not no_epilogue:
             take_mask(&of_sample, job, sample)
         grid = grid_of(x, &of_sample)
         if grad_output != NULL:
@@ -762,7 +762,7 @@ cdef bint run_samples(
             x + at, out if out == NULL else out + at, &grid, &of_sample, row, given, threads, kind
         ):
             return False
-        if pixel_kind is pixel_epilogue:
+        if pixel_kind is not no_epilogue:
             if out != NULL:
                 clear_after(out + at, &of_sample, of_sample.channels)
             if of_sample.grad_residual != NULL:

@@ -10,6 +10,8 @@
 // output is all that was kept, it has that sign.
 #pragma once
 
+#include <type_traits>
+
 #include "memory.hpp"
 
 namespace instnorm {
@@ -37,6 +39,8 @@ struct row_epilogue {
     // the sign of what the activation was applied to.
     number centre = {}, scale = {}, scale_rest = {}, shift = {}, sign_scale = {}, sign_shift = {};
 };
+// Nothing but an activation, forward or backward: what most nets have is made without a question.
+struct row_activation : row_epilogue {};
 // Of a pixel: arrays with a number for each of its elements, of the type that is computed in.
 struct pixel_epilogue {
     const void *residual;
@@ -48,6 +52,11 @@ struct pixel_epilogue {
     const void *slope, *inverse_slope;
     const void *centre, *scale, *scale_rest, *shift, *sign_scale, *sign_shift;
 };
+
+struct pixel_activation : pixel_epilogue {};
+template <class P>
+constexpr bool just_activates =
+    std::is_same_v<P, row_activation> || std::is_same_v<P, pixel_activation>;
 
 template <class V> struct numbers_in;
 template <class T, int N, bool F> struct numbers_in<vec<T, N, F>> {
@@ -107,21 +116,21 @@ template <class V> INSTNORM_INLINE V gradient(V g, V x, const grad_scales_in<V> 
 
 template <class P, class V> INSTNORM_INLINE V kept(const P *p, ptrdiff_t i, V value) {
     using in = numbers_in<V>;
-    if (!p->mask) { return value; }
+    if (just_activates<P> || !p->mask) { return value; }
     return value & bits_where<typename in::type, in::count>::nonzero(p->mask + i);
 }
 template <class V> INSTNORM_INLINE V kept(const no_epilogue *, ptrdiff_t, V value) { return value; }
 
 template <class P, class V> INSTNORM_INLINE V activated(const P *p, ptrdiff_t c, V v) {
     if (p->activation == RELU) { return zero_where_not_positive(v, v); }
-    if (p->activation == LEAKY_RELU) {
+    if (just_activates<P> || p->activation == LEAKY_RELU) {
         return where_positive(v, v, v * lanes_from<V>::at(p->slope, c));
     }
     return v;
 }
 template <class P, class E, class V>
 INSTNORM_INLINE V with_residual(const P *p, const E *, ptrdiff_t i, V v) {
-    if (!p->residual) { return v; }
+    if (just_activates<P> || !p->residual) { return v; }
     return v + memory_of<E, V>::load((const E *)p->residual + i);
 }
 
@@ -148,14 +157,16 @@ INSTNORM_INLINE V preactivation(const P *p, const E *like, ptrdiff_t i, ptrdiff_
 template <class P, class E, class V>
 INSTNORM_INLINE V signed_as_preactivation(const P *p, const E *like, ptrdiff_t i, ptrdiff_t c, V x) {
     using lanes = lanes_from<V>;
-    if (p->from_output) { return x; }
-    if (p->residual) { return preactivation(p, like, i, c, x); }
+    if constexpr (!just_activates<P>) {
+        if (p->from_output) { return x; }
+        if (p->residual) { return preactivation(p, like, i, c, x); }
+    }
     return fma_of(x, lanes::at(p->sign_scale, c), lanes::at(p->sign_shift, c));
 }
 // The gradient before the activation, of the gradient `g` after it.
 template <class P, class E, class V>
 INSTNORM_INLINE V passed(const P *p, const E *like, ptrdiff_t i, ptrdiff_t c, V g, V x) {
-    if (p->activation != NO_ACTIVATION) {
+    if (just_activates<P> || p->activation != NO_ACTIVATION) {
         V sign = signed_as_preactivation(p, like, i, c, x);
         g = p->activation == RELU
             ? zero_where_not_positive(sign, g)
@@ -177,7 +188,7 @@ INSTNORM_INLINE V slope_term(const P *p, const E *like, ptrdiff_t i, ptrdiff_t c
 // x; or the result of the affine map, where the output stands in its place.
 template <class P, class E, class V>
 INSTNORM_INLINE V input_of(const P *p, const E *, ptrdiff_t i, ptrdiff_t c, V x) {
-    if (!p->from_output) { return x; }
+    if (just_activates<P> || !p->from_output) { return x; }
     if (p->activation != NO_ACTIVATION) {
         x = where_positive(x, x, x * lanes_from<V>::at(p->inverse_slope, c));
     }
@@ -190,7 +201,7 @@ INSTNORM_INLINE V input_of(const no_epilogue *, const E *, ptrdiff_t, ptrdiff_t,
 
 template <class P, class E, class V>
 INSTNORM_INLINE void store_grad_residual(const P *p, const E *, ptrdiff_t i, V g) {
-    if (p->grad_residual) {
+    if (!just_activates<P> && p->grad_residual) {
         memory_of<E, V>::store((E *)p->grad_residual + i, g);
     }
 }
@@ -450,6 +461,7 @@ INSTNORM_INLINE void spread_mask(
 INSTNORM_INLINE no_epilogue advanced(const no_epilogue *, ptrdiff_t, ptrdiff_t) { return {}; }
 template <class P> INSTNORM_INLINE P advanced(const P *p, ptrdiff_t n, ptrdiff_t itemsize) {
     P out = *p;
+    if (just_activates<P>) { return out; }
     if (p->residual) { out.residual = (const char *)p->residual + n * itemsize; }
     if (p->grad_residual) { out.grad_residual = (char *)p->grad_residual + n * itemsize; }
     if (p->mask) { out.mask = p->mask + n; }

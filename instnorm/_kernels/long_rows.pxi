@@ -156,7 +156,7 @@ cdef void forward_rows(
     cdef row_kind after
     for row in range(first, end):
         at = row * job.stride
-        if row_kind is row_epilogue:
+        if row_kind is not no_epilogue:
             set_row_epilogue(x, &after, job, row)
         moments = row_moments(x + at, job.length, &after, job.exact)
         finish_row(&moments, job, row)
@@ -175,7 +175,7 @@ cdef void apply_rows(
     cdef row_kind after
     for row in range(first, end):
         at = row * job.stride
-        if row_kind is row_epilogue:
+        if row_kind is not no_epilogue:
             set_row_epilogue(x, &after, job, row)
         scales = scales_given(x, job, row)
         if job.length <= SHORT:
@@ -242,7 +242,7 @@ cdef void backward_rows(
     for row in range(first, end):
         at = row * job.stride
         centre = rounded(x, job.mean[row])
-        if row_kind is row_epilogue:
+        if row_kind is not no_epilogue:
             set_row_epilogue(x, &after, job, row)
             scales = scales_given(x, job, row)
             set_affine_map(x, &after, &scales, job, row)
@@ -296,7 +296,7 @@ cdef bint forward_split_rows(
         return False
     for row in range(first_row, end_row):
         at = row * job.stride
-        if row_kind is row_epilogue:
+        if row_kind is not no_epilogue:
             set_row_epilogue(x, &after, job, row)
         for block in prange(blocks, num_threads=job.threads, schedule="static"):
             moments[block] = moments_of_block(x + at, job.length, block, &after, job.exact)
@@ -329,7 +329,7 @@ cdef bint backward_split_rows(
         return False
     for row in range(first_row, end_row):
         at = row * job.stride
-        if row_kind is row_epilogue:
+        if row_kind is not no_epilogue:
             set_row_epilogue(x, &after, job, row)
             scales = scales_given(x, job, row)
             set_affine_map(x, &after, &scales, job, row)
@@ -370,7 +370,7 @@ cdef void exact_forward(
     cdef row_kind after
     for row in range(first, end):
         at = row * job.stride
-        if row_kind is row_epilogue:
+        if row_kind is not no_epilogue:
             set_row_epilogue(x, &after, job, row)
         moments = moments_in_double(x + at, job.length, &after)
         finish_row(&moments, job, row)
@@ -389,7 +389,7 @@ cdef void exact_backward(
     cdef row_kind after
     for row in range(first, end):
         at = row * job.stride
-        if row_kind is row_epilogue:
+        if row_kind is not no_epilogue:
             set_row_epilogue(x, &after, job, row)
             scales = scales_given(x, job, row)
             set_affine_map(x, &after, &scales, job, row)

@@ -267,7 +267,7 @@ cdef Products block_products(
     out.grad = total(wide1)
     out.product = total(wide2)
     out.slope = 0
-    if row_kind is row_epilogue:
+    if row_kind is not no_epilogue:
         if after.slope_asked:
             out.slope = slope_sum(grad_output, x, n, &after)
         # Nothing passed the activation.

@@ -116,6 +116,10 @@ cdef extern from "_kernels/epilogue.hpp" namespace "instnorm" nogil:
         const void *shift
         const void *sign_scale
         const void *sign_shift
+    cdef cppclass row_activation(row_epilogue):
+        pass
+    cdef cppclass pixel_activation(pixel_epilogue):
+        pass
     cdef cppclass coefficients:
         void *centre
         void *scale
@@ -245,6 +249,9 @@ cdef extern from "_kernels/epilogue.hpp" namespace "instnorm" nogil:
     double ended_one[E](
         const row_epilogue *after, const E *like, Py_ssize_t i, Py_ssize_t place, double value
     ) noexcept
+    double ended_one[E](
+        const row_activation *after, const E *like, Py_ssize_t i, Py_ssize_t place, double value
+    ) noexcept
     void terms_one[E](
         const no_epilogue *after, const E *grad_output, const E *x, Py_ssize_t i,
         Py_ssize_t place, double centre, double *g, double *d, double *slope,
@@ -253,11 +260,18 @@ cdef extern from "_kernels/epilogue.hpp" namespace "instnorm" nogil:
         const row_epilogue *after, const E *grad_output, const E *x, Py_ssize_t i,
         Py_ssize_t place, double centre, double *g, double *d, double *slope,
     ) noexcept
+    void terms_one[E](
+        const row_activation *after, const E *grad_output, const E *x, Py_ssize_t i,
+        Py_ssize_t place, double centre, double *g, double *d, double *slope,
+    ) noexcept
     void store_grad_residual_one[E](
         const no_epilogue *after, const E *like, Py_ssize_t i, double g
     ) noexcept
     void store_grad_residual_one[E](
         const row_epilogue *after, const E *like, Py_ssize_t i, double g
+    ) noexcept
+    void store_grad_residual_one[E](
+        const row_activation *after, const E *like, Py_ssize_t i, double g
     ) noexcept
     bint keeps(const no_epilogue *after, Py_ssize_t i) noexcept
     bint keeps(const row_epilogue *after, Py_ssize_t i) noexcept
@@ -272,6 +286,12 @@ cdef extern from "_kernels/epilogue.hpp" namespace "instnorm" nogil:
     Py_ssize_t first_counted(const row_epilogue *after, Py_ssize_t n) noexcept
     no_epilogue advanced(const no_epilogue *after, Py_ssize_t n, Py_ssize_t itemsize) noexcept
     row_epilogue advanced(const row_epilogue *after, Py_ssize_t n, Py_ssize_t itemsize) noexcept
+    row_activation advanced(
+        const row_activation *after, Py_ssize_t n, Py_ssize_t itemsize
+    ) noexcept
+    pixel_activation advanced(
+        const pixel_activation *after, Py_ssize_t n, Py_ssize_t itemsize
+    ) noexcept
     pixel_epilogue advanced(
         const pixel_epilogue *after, Py_ssize_t n, Py_ssize_t itemsize
     ) noexcept
@@ -299,8 +319,10 @@ ctypedef fused numbers:
 # What follows the affine map, of rows and of pixels.
 ctypedef fused row_kind:
     no_epilogue
+    row_activation
     row_epilogue
 
 ctypedef fused pixel_kind:
     no_epilogue
+    pixel_activation
     pixel_epilogue

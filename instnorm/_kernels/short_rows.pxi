@@ -171,7 +171,7 @@ cdef inline void normalize_group(
     )
     for i in range(group.count):
         at = group.row + i
-        if row_kind is row_epilogue:
+        if row_kind is not no_epilogue:
             set_row_epilogue(row[0], &after, job, at)
         if fit and n >= 8:
             of_row = octet_scales_of(row[0], &k, <int>i)
@@ -203,7 +203,7 @@ cdef void forward_short(
         group.count = min(end - group.row, <Py_ssize_t>GROUP)
         prefetch_group(x + at, &group)
         stage(x + at, row, buffer, &group)
-        if row_kind is row_epilogue:
+        if row_kind is not no_epilogue:
             set_row_epilogue(x, &after, job, group.row)
         statistics_of_group(row, &group, job, &after, pilot, offset)
         if y != NULL:
@@ -221,7 +221,7 @@ cdef inline void sum_row(
 ) noexcept nogil:
     cdef octet[element] g, d, lane1 = splat_octet(x, 0), lane2 = lane1
     cdef Py_ssize_t i, whole = n - n % 8
-    if row_kind is row_epilogue and n < 8:
+    if row_kind is not no_epilogue and n < 8:
         factors_of_part(after, grad_output, x, n, centre, sum1, &d)
         sum2[0] = sum1[0] * d
         return
@@ -279,7 +279,7 @@ cdef inline void products_of_group(
     store_some(
         job.sum_product + group.row, totals2 - (mean - widen(centres[0])) * totals1, group.count
     )
-    if row_kind is row_epilogue:
+    if row_kind is not no_epilogue:
         if job.sum_slope != NULL:
             for i in range(group.count):
                 job.sum_slope[group.row + i] = slope_sum(grad[i], row[i], n, after + i)
@@ -318,7 +318,7 @@ cdef inline bint set_group_epilogue(
     cdef coefficients k
     cdef Py_ssize_t i
     cdef bint fit = True
-    if row_kind is row_epilogue:
+    if row_kind is not no_epilogue:
         k = coefficients_in(numbers, sizeof(octet[element]))
         fit = set_scales(
             x, &k, 0, load_some(job.mean + group.row, group.count), splat_doubles(0),
@@ -328,7 +328,7 @@ cdef inline bint set_group_epilogue(
         set_signs(x, &k, 0, job, group.row, group.count)
         for i in range(GROUP):
             set_row_epilogue(x, after + i, job, group.row + min(i, group.count - 1))
-            take_affine_map(x, after + i, &k, <int>i)
+            take_affine_map(x, <row_epilogue *>(after + i), &k, <int>i)
     return fit
 
 
