@@ -449,7 +449,7 @@ INSTNORM_INLINE void spread_mask(
 ) {
     for (ptrdiff_t p = 0; p < pixels; p++) {
         if (channels <= 8) {
-            uint64_t some = (uint64_t)(mask[p] != 0) * 0x0101010101010101;
+            uint64_t some = mask[p] * (uint64_t)0x0101010101010101;
             memcpy(out + p * channels, &some, sizeof some);
         } else {
             memset(out + p * channels, mask[p], channels);
