@@ -23,7 +23,7 @@ KINDS = {
 )
 @pytest.mark.parametrize("level", [name for name in simd.available() if name != "baseline"])
 def test_every_pass_has_a_loop_of_whole_bundles(level):
-    spec = importlib.util.find_spec(simd._module_name(level))
+    spec = importlib.util.find_spec(simd._module_name("_core", level))
     found = list(loops.hot_loops(Path(spec.origin), "objdump"))
     for dtype, elements, itemsize in (("float32", 32, 4), ("float64", 16, 8)):
         of_dtype = [loop for loop in found if loop.dtype == dtype]
