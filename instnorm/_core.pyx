@@ -450,12 +450,13 @@ cdef int run_backward(
     Job *job,
 ) except -1:
     cdef Py_ssize_t row, i
-    job.sum_grad = <double *>malloc(3 * job.rows * sizeof(double))
+    job.sum_grad = <double *>malloc(4 * job.rows * sizeof(double))
     if job.sum_grad == NULL:
         raise MemoryError("no memory for the sums of the rows")
     job.sum_product = job.sum_grad + job.rows
+    job.offset = job.sum_product + job.rows
     if grad_slope != NULL:
-        job.sum_slope = job.sum_product + job.rows
+        job.sum_slope = job.offset + job.rows
     try:
         with nogil:
             run(BACKWARD, typenum, grad_output, x, grad_input, job)

@@ -76,6 +76,7 @@ cdef struct Sums:
     double *sum1
     double *sum2
     double *sum3            # backward: what the slope's gradient is made of
+    double *distance        # backward: of (x - centre), float64 elements only
     double *rest            # what rounding took from sum2 (float64 elements only)
 
 
@@ -96,7 +97,7 @@ cdef inline bint allocate(
 ) noexcept nogil:
     """False: no memory. All parts begin with a cache line."""
     cdef Py_ssize_t array = grid.padded * <Py_ssize_t>sizeof(double)
-    cdef Py_ssize_t size = 64 + (4 * grid.blocks + 2 + COEFFICIENTS) * array
+    cdef Py_ssize_t size = 64 + (5 * grid.blocks + 2 + COEFFICIENTS) * array
     cdef char *at
     space.array_bytes = array
     # A block, the elements after the last one, and a vec more.
@@ -107,7 +108,7 @@ cdef inline bint allocate(
     space.masks = <unsigned char *>space.memory + size
     at = space.memory + (64 - (<size_t>space.memory & 63))
     space.sums = at
-    at += 4 * grid.blocks * array
+    at += 5 * grid.blocks * array
     space.pilot = <double *>at
     space.offset = <double *>(at + array)
     space.numbers = coefficients_in(at + 2 * array, array)
@@ -117,11 +118,12 @@ cdef inline bint allocate(
 cdef inline Sums sums_of(const Workspace *space, Py_ssize_t block) noexcept nogil:
     cdef Sums out
     cdef Py_ssize_t array = space.array_bytes
-    cdef char *at = space.sums + 4 * block * array
+    cdef char *at = space.sums + 5 * block * array
     out.sum1 = <double *>at
     out.sum2 = <double *>(at + array)
     out.sum3 = <double *>(at + 2 * array)
     out.rest = <double *>(at + 3 * array)
+    out.distance = <double *>(at + 4 * array)
     return out
 
 
@@ -205,11 +207,12 @@ cdef inline void add_product_pixels(
 ) noexcept nogil:
     """As add_pixels."""
     cdef Py_ssize_t c, p, at, whole = n - n % 8, ahead = 2 * pixels * stride
-    cdef doubles g, d, sum1, sum2, centre
+    cdef doubles g, d, sum1, sum2, distance, centre
     cdef double one_g, one_d
     for c in range(0, whole, 8):
         sum1 = load_doubles(sums.sum1 + c)
         sum2 = load_doubles(sums.sum2 + c)
+        distance = load_doubles(sums.distance + c)
         centre = load_doubles(centres + c)
         for p in range(pixels):
             at = p * stride + c
@@ -218,8 +221,12 @@ cdef inline void add_product_pixels(
             instnorm_prefetch(x + at + ahead)
             sum1 = sum1 + g
             sum2 = fma(g, d, sum2)
+            if element is double:
+                distance = distance + d
         store_doubles(sums.sum1 + c, sum1)
         store_doubles(sums.sum2 + c, sum2)
+        if element is double:
+            store_doubles(sums.distance + c, distance)
     for c in range(whole, n):
         for p in range(pixels):
             factors_at(
@@ -227,6 +234,7 @@ cdef inline void add_product_pixels(
             )
             sums.sum1[c] += one_g
             sums.sum2[c] += one_g * one_d
+            sums.distance[c] += one_d
     if pixel_kind is not no_epilogue:
         if after.slope_asked:
             for p in range(pixels):
@@ -291,6 +299,7 @@ cdef void sum_block(
         sums.sum2[i] = 0
         sums.sum3[i] = 0
         sums.rest[i] = 0
+        sums.distance[i] = 0
     while left > 0:
         size = min(left, <Py_ssize_t>TOGETHER)
         sum_pixels(grad_output, x, at, size, width, pilot, after, sums)
@@ -305,17 +314,19 @@ cdef void sum_block(
 cdef inline void add_blocks(const Workspace *space, const Grid *grid) noexcept nogil:
     """Add the sums of all blocks, in order, to those of the first."""
     cdef Sums into = sums_of(space, 0), other
-    cdef doubles sum1, sum2, sum3, term, rest, old
+    cdef doubles sum1, sum2, sum3, distance, term, rest, old
     cdef Py_ssize_t block, c
     for c in range(0, grid.width, 8):
         sum1 = load_doubles(into.sum1 + c)
         sum2 = load_doubles(into.sum2 + c)
         sum3 = load_doubles(into.sum3 + c)
+        distance = load_doubles(into.distance + c)
         rest = load_doubles(into.rest + c)
         for block in range(1, grid.blocks):
             other = sums_of(space, block)
             sum1 = sum1 + load_doubles(other.sum1 + c)
             sum3 = sum3 + load_doubles(other.sum3 + c)
+            distance = distance + load_doubles(other.distance + c)
             term = load_doubles(other.sum2 + c)
             old = sum2
             sum2 = old + term
@@ -323,6 +334,7 @@ cdef inline void add_blocks(const Workspace *space, const Grid *grid) noexcept n
         store_doubles(into.sum1 + c, sum1)
         store_doubles(into.sum2 + c, sum2)
         store_doubles(into.sum3 + c, sum3)
+        store_doubles(into.distance + c, distance)
         store_doubles(into.rest + c, rest)
 
 
@@ -333,6 +345,7 @@ cdef inline void add_pixels_of_wide(const Workspace *space, const Grid *grid) no
     for i in range(grid.channels, grid.width):
         sums.sum1[c] += sums.sum1[i]
         sums.sum3[c] += sums.sum3[i]
+        sums.distance[c] += sums.distance[i]
         add_exactly(&sums.sum2[c], &sums.rest[c], sums.sum2[i])
         sums.rest[c] += sums.rest[i]
         c += 1
@@ -720,6 +733,9 @@ cdef bint backward_sample(
         for c in range(grid.channels):
             job.sum_grad[row + c] = sums.sum1[c]
             job.sum_product[row + c] = sums.sum2[c]
+            job.offset[row + c] = offset_of(x, job, row + c, sums.distance[c])
+            if element is double:
+                job.sum_product[row + c] -= job.offset[row + c] * sums.sum1[c]
             if job.sum_slope != NULL:
                 job.sum_slope[row + c] = sums.sum3[c]
         fit = grad_scales_of_sample(x, grid, &space, job, row)

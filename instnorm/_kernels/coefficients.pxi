@@ -37,6 +37,7 @@ cdef struct Job:
     bint through_statistics     # backward: mean and rstd are x's own
     double *sum_grad            # rows; backward writes the sums of grad_output here
     double *sum_product         # rows; and of grad_output * (x - mean)
+    double *offset              # rows; and what the mean has beyond its rounded value
     # The epilogue, see epilogue.hpp.
     bint has_epilogue
     const void *residual        # as x, or NULL
@@ -233,9 +234,22 @@ cdef inline GradScales grad_scales_of(
     out.centre = rounded(like, mean)
     out.grad_mean = rounded(like, grad_mean)
     out.shift = (
-        (out.grad_mean - grad_mean) * out.grad_scale - (mean - out.centre) * out.x_scale
+        (out.grad_mean - grad_mean) * out.grad_scale - job.offset[row] * out.x_scale
     )
     return out
+
+
+cdef inline double offset_of(
+    const element *like, const Job *job, Py_ssize_t row,
+    double distance,        # the sum of (x - centre)
+) noexcept nogil:
+    """What the mean of a row has beyond its rounded value, around which the sums were taken.
+
+    float64 rounds the mean itself, to 10^-11 standard deviations where it is 10^5 of them.
+    """
+    if element is double:
+        return distance / <double>job.count if job.through_statistics else 0
+    return job.mean[row] - rounded(like, job.mean[row])
 
 
 # ------------------------------------------- of eight rows, or channels, at once
@@ -299,7 +313,8 @@ cdef inline bint set_grad_scales(
     octet_at(like, out.x_scale, place)[0] = narrow(like, x_scale)
     octet_at(like, out.grad_shift, place)[0] = narrow(
         like,
-        (widen(grad_mean) - exact_grad_mean) * grad_scale - (mean - widen(centre)) * x_scale,
+        (widen(grad_mean) - exact_grad_mean) * grad_scale
+        - load_some(job.offset + row, n) * x_scale,
     )
     return all_fit(like, grad_scale) and all_fit(like, x_scale)
 

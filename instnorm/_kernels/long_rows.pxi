@@ -188,10 +188,9 @@ cdef inline void finish_products(
     const element *like, const Job *job, Py_ssize_t row, const Products *sums
 ) noexcept nogil:
     """What the gradients need, from sums around the mean as the computing type holds it."""
+    job.offset[row] = offset_of(like, job, row, sums.distance)
     job.sum_grad[row] = sums.grad
-    job.sum_product[row] = sums.product - (
-        job.mean[row] - rounded(like, job.mean[row])
-    ) * sums.grad
+    job.sum_product[row] = sums.product - job.offset[row] * sums.grad
     if job.sum_slope != NULL:
         job.sum_slope[row] = sums.slope
 
@@ -251,7 +250,7 @@ cdef void backward_rows(
                     grad_output + at, x + at, grad_input + at, 1, job, row, &after
                 )
                 continue
-        sums.grad = sums.product = sums.slope = 0
+        sums.grad = sums.product = sums.distance = sums.slope = 0
         for block in range(blocks_in(job.length)):
             start = block * BLOCK
             part = block_products(

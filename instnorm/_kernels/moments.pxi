@@ -99,12 +99,14 @@ cdef struct Products:
     # Sums over the elements that count.
     double grad             # of grad_output, once it passed the activation
     double product          # of that, times (x - centre)
+    double distance         # of (x - centre), float64 only
     double slope            # of what the gradient of the activation's slope is made of
 
 
 cdef inline void add_products(Products *into, const Products *part) noexcept nogil:
     into.grad += part.grad
     into.product += part.product
+    into.distance += part.distance
     into.slope += part.slope
 
 
@@ -115,23 +117,26 @@ cdef Products products_in_double(
 ) noexcept nogil:
     cdef Products out
     cdef doubles g, d, around = splat_doubles(centre)
-    cdef doubles lane1 = splat_doubles(0), lane2 = lane1
+    cdef doubles lane1 = splat_doubles(0), lane2 = lane1, lane3 = lane1
     cdef double one_g, one_d, one_slope
     cdef Py_ssize_t i, whole = 0
-    out.grad = out.product = out.slope = 0
+    out.grad = out.product = out.distance = out.slope = 0
     if row_kind is no_epilogue:
         whole = n - n % 8 if step == 1 else 0
         for i in range(0, whole, 8):
             factors_at(after, grad_output, x, i, 0, around, &g, &d)
             lane1 = lane1 + g
             lane2 = fma(g, d, lane2)
+            lane3 = lane3 + d
     for i in range(whole, n):
         terms_one(after, grad_output, x, i * step, i, centre, &one_g, &one_d, &one_slope)
         out.grad += one_g
         out.product += one_g * one_d
+        out.distance += one_d
         out.slope += one_slope
     out.grad += total(lane1)
     out.product += total(lane2)
+    out.distance += total(lane3)
     return out
 
 
@@ -247,7 +252,7 @@ cdef Products block_products(
     cdef Py_ssize_t lanes = lanes_of(x), i = 0, end, whole = n - n % lanes
     cdef bundle[element] g, d, lane1, lane2
     cdef bundle[element] zero = splat_bundle(x, 0), around = splat_bundle(x, centre)
-    cdef doubles wide1 = splat_doubles(0), wide2 = wide1
+    cdef doubles wide1 = splat_doubles(0), wide2 = wide1, wide3 = wide1
     while i < whole:
         end = min(i + FLUSH * lanes, whole)
         lane1 = zero
@@ -256,6 +261,9 @@ cdef Products block_products(
             factors_at(&after, grad_output, x, i, 0, around, &g, &d)
             lane1 = lane1 + g
             lane2 = fma(g, d, lane2)
+            if element is double:
+                # Folded at once: there are no registers for as many lanes again.
+                wide3 = wide3 + fold(d)
             i += lanes
         wide1 = wide1 + fold(lane1)
         wide2 = wide2 + fold(lane2)
@@ -264,8 +272,11 @@ cdef Products block_products(
         g = tail(g, n - whole)
         wide1 = wide1 + fold(g)
         wide2 = wide2 + fold(g * d)
+        if element is double:
+            wide3 = wide3 + fold(tail(d, n - whole))
     out.grad = total(wide1)
     out.product = total(wide2)
+    out.distance = total(wide3)
     out.slope = 0
     if row_kind is not no_epilogue:
         if after.slope_asked:

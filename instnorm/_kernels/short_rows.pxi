@@ -218,24 +218,32 @@ cdef inline void sum_row(
     octet[element] centre, const row_kind *after,
     octet[element] *sum1,   # OUT of grad_output, once it passed the activation
     octet[element] *sum2,   # OUT of that, times (x - centre)
+    octet[element] *sum3,   # OUT of (x - centre), float64 only
 ) noexcept nogil:
-    cdef octet[element] g, d, lane1 = splat_octet(x, 0), lane2 = lane1
+    cdef octet[element] g, d, lane1 = splat_octet(x, 0), lane2 = lane1, lane3 = lane1
     cdef Py_ssize_t i, whole = n - n % 8
     if row_kind is not no_epilogue and n < 8:
         factors_of_part(after, grad_output, x, n, centre, sum1, &d)
         sum2[0] = sum1[0] * d
+        # After the row's elements are zeros, whose distance does not count.
+        sum3[0] = d - tail(d, 8 - n)
         return
     for i in range(0, whole, 8):
         factors_at(after, grad_output, x, i, 0, centre, &g, &d)
         lane1 = lane1 + g
         lane2 = fma(g, d, lane2)
+        if element is double:
+            lane3 = lane3 + d
     if whole < n:
         factors_at(after, grad_output, x, n - 8, 0, centre, &g, &d)
         g = tail(g, n - whole)
         lane1 = lane1 + g
         lane2 = fma(g, d, lane2)
+        if element is double:
+            lane3 = lane3 + tail(d, n - whole)
     sum1[0] = lane1
     sum2[0] = lane2
+    sum3[0] = lane3
 
 
 cdef inline void products_of_group(
@@ -246,16 +254,17 @@ cdef inline void products_of_group(
     cdef octet[element] centres[1]
     cdef octet[element] part1[GROUP]
     cdef octet[element] part2[GROUP]
+    cdef octet[element] part3[GROUP]
     cdef double sum1[GROUP]
     cdef double sum2[GROUP]
-    cdef doubles totals1, totals2, mean = load_some(job.mean + group.row, group.count)
+    cdef doubles totals1, totals2, offset, mean = load_some(job.mean + group.row, group.count)
     cdef Products redone
     cdef Py_ssize_t i, n = group.length
     centres[0] = narrow(row[0], mean)
     for i in range(GROUP):
         sum_row(
             grad[i], row[i], n, splat_number(row[0], centres, <int>i), after + i,
-            part1 + i, part2 + i,
+            part1 + i, part2 + i, part3 + i,
         )
     totals1 = totals_of_octets(<const octet[element] *>part1)
     totals2 = totals_of_octets(<const octet[element] *>part2)
@@ -275,10 +284,15 @@ cdef inline void products_of_group(
                     sum2[i] = redone.product
             totals1 = load_doubles(sum1)
             totals2 = load_doubles(sum2)
+    if element is not double:
+        offset = mean - widen(centres[0])
+    elif job.through_statistics:
+        offset = totals_of_octets(<const octet[element] *>part3) / <double>job.count
+    else:
+        offset = splat_doubles(0)
+    store_some(job.offset + group.row, offset, group.count)
     store_some(job.sum_grad + group.row, totals1, group.count)
-    store_some(
-        job.sum_product + group.row, totals2 - (mean - widen(centres[0])) * totals1, group.count
-    )
+    store_some(job.sum_product + group.row, totals2 - offset * totals1, group.count)
     if row_kind is not no_epilogue:
         if job.sum_slope != NULL:
             for i in range(group.count):

@@ -96,14 +96,7 @@ def test_y_far_from_zero(mean, length, layout):
 
 @both_layouts
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize(
-    "mean",
-    spreads(
-        0.0, 1.0,
-        bad=[1e4, 1e5],
-        reason="backward gets the mean as float64, off by half a digit of its own size",
-    ),
-)  # fmt: skip
+@pytest.mark.parametrize("mean", [0.0, 1.0, 1e3, 1e4, 1e5])
 def test_grad_input_far_from_zero(mean, length, layout):
     x, g = sample(length)
     assert errors(x + mean, g, 1e-5, layout)[1] < 8

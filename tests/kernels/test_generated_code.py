@@ -46,8 +46,8 @@ def test_no_hot_loop_keeps_a_vec_on_the_stack(level):
         stores = sum(STACK_STORE.search(instruction) is not None for instruction in loop)
         # Sums and squares of a bundle take all sixteen registers of the baseline, some of which
         # go to the stack. Elsewhere float32, Cython's first type, has room; for half precision,
-        # gcc 12 lacks a register or two.
-        allowed = 16 if level == "baseline" else 0 if "_fuse_0_0_" in name else 2
+        # and for the three sums of float64's backward pass, gcc 12 lacks a register or two.
+        allowed = 16 if level == "baseline" else 0 if "_fuse_0_0_" in name else 3
         if stores > allowed:
             spilt.append(f"{name}:\n" + "\n".join(loop))
     assert not spilt, f"{len(spilt)} of {len(loops)} loops:\n" + "\n\n".join(spilt[:3])
