@@ -16,10 +16,10 @@ demo: $(VENV)/demo        ## Train on real digits, with and without instance nor
 	$(BIN)/instnorm train --out demo
 
 test: $(VENV)/test        ## Run the test suite
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --ignore=tests/fuzz
 
 test-slow: $(VENV)/test   ## Run what the test suite leaves out for the sake of time
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --ignore=tests/fuzz
 
 test-mindspore: $(MINDSPORE)/test  ## Compare with the real MindSpore, in an environment of its own
 	$(MINDSPORE)/bin/python -m pytest -m mindspore tests/nn/test_mindspore_side_by_side.py \

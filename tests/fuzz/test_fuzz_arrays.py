@@ -207,6 +207,9 @@ def solved(call):
         bias = reference.per_channel(call.arguments.get("bias"), call.x, 0)
         exact = [p.exact[0] + bias, *p.exact[1:]]
         allowed = [p.allowed[0] + np.abs(bias) * 2.0**-20, *p.allowed[1:]]
+        # float64 sums are in float64: n terms are off by about sqrt(n) / 10 roundings.
+        if call.x.dtype == np.float64:
+            allowed[1] = allowed[1] * (1 + np.sqrt(np.prod(call.x.shape[2:])) / 40)
         widest = {"e": 2.0**-24, "f": 2.0**-149, "d": 2.0**-1074}
         for i, (dtype, value) in enumerate(zip(dtypes_of(call), exact, strict=True)):
             largest = 65504 if dtype.char == "e" else 3e38 if dtype.char != "d" else 1e308
