@@ -77,7 +77,7 @@ cdef struct Sums:
     double *sum2
     double *sum3            # backward: what the slope's gradient is made of
     double *distance        # backward: of (x - centre), float64 elements only
-    double *rest            # what rounding took from sum2 (float64 elements only)
+    double *rest            # what rounding took from sum2 (of blocks, float64 elements only)
 
 
 cdef struct Workspace:
@@ -212,7 +212,8 @@ cdef inline void add_product_pixels(
     for c in range(0, whole, 8):
         sum1 = load_doubles(sums.sum1 + c)
         sum2 = load_doubles(sums.sum2 + c)
-        distance = load_doubles(sums.distance + c)
+        if element is double:
+            distance = load_doubles(sums.distance + c)
         centre = load_doubles(centres + c)
         for p in range(pixels):
             at = p * stride + c
@@ -234,7 +235,8 @@ cdef inline void add_product_pixels(
             )
             sums.sum1[c] += one_g
             sums.sum2[c] += one_g * one_d
-            sums.distance[c] += one_d
+            if element is double:
+                sums.distance[c] += one_d
     if pixel_kind is not no_epilogue:
         if after.slope_asked:
             for p in range(pixels):
@@ -297,9 +299,14 @@ cdef void sum_block(
     for i in range(grid.padded):
         sums.sum1[i] = 0
         sums.sum2[i] = 0
-        sums.sum3[i] = 0
-        sums.rest[i] = 0
-        sums.distance[i] = 0
+    # The others where something is added to them.
+    if element is double:
+        for i in range(grid.padded):
+            sums.rest[i] = 0
+            sums.distance[i] = 0
+    if pixel_kind is not no_epilogue:
+        for i in range(grid.padded):
+            sums.sum3[i] = 0
     while left > 0:
         size = min(left, <Py_ssize_t>TOGETHER)
         sum_pixels(grad_output, x, at, size, width, pilot, after, sums)
@@ -311,7 +318,9 @@ cdef void sum_block(
 
 # ---------------------------------------------------------- sums of a sample
 
-cdef inline void add_blocks(const Workspace *space, const Grid *grid) noexcept nogil:
+cdef inline void add_blocks(
+    const element *like, const Workspace *space, const Grid *grid, const pixel_kind *kind
+) noexcept nogil:
     """Add the sums of all blocks, in order, to those of the first."""
     cdef Sums into = sums_of(space, 0), other
     cdef doubles sum1, sum2, sum3, distance, term, rest, old
@@ -319,35 +328,48 @@ cdef inline void add_blocks(const Workspace *space, const Grid *grid) noexcept n
     for c in range(0, grid.width, 8):
         sum1 = load_doubles(into.sum1 + c)
         sum2 = load_doubles(into.sum2 + c)
-        sum3 = load_doubles(into.sum3 + c)
-        distance = load_doubles(into.distance + c)
-        rest = load_doubles(into.rest + c)
+        rest = splat_doubles(0)
+        if element is double:
+            rest = load_doubles(into.rest + c)
+            distance = load_doubles(into.distance + c)
+        if pixel_kind is not no_epilogue:
+            sum3 = load_doubles(into.sum3 + c)
         for block in range(1, grid.blocks):
             other = sums_of(space, block)
             sum1 = sum1 + load_doubles(other.sum1 + c)
-            sum3 = sum3 + load_doubles(other.sum3 + c)
-            distance = distance + load_doubles(other.distance + c)
             term = load_doubles(other.sum2 + c)
             old = sum2
             sum2 = old + term
-            rest = rest + (load_doubles(other.rest + c) + rounded_off(sum2, old, term))
+            if element is double:
+                rest = rest + (load_doubles(other.rest + c) + rounded_off(sum2, old, term))
+                distance = distance + load_doubles(other.distance + c)
+            else:
+                rest = rest + rounded_off(sum2, old, term)
+            if pixel_kind is not no_epilogue:
+                sum3 = sum3 + load_doubles(other.sum3 + c)
         store_doubles(into.sum1 + c, sum1)
         store_doubles(into.sum2 + c, sum2)
-        store_doubles(into.sum3 + c, sum3)
-        store_doubles(into.distance + c, distance)
         store_doubles(into.rest + c, rest)
+        if element is double:
+            store_doubles(into.distance + c, distance)
+        if pixel_kind is not no_epilogue:
+            store_doubles(into.sum3 + c, sum3)
 
 
-cdef inline void add_pixels_of_wide(const Workspace *space, const Grid *grid) noexcept nogil:
+cdef inline void add_pixels_of_wide(
+    const element *like, const Workspace *space, const Grid *grid, const pixel_kind *kind
+) noexcept nogil:
     """Add the sums of the pixels that were taken for a wide one to those of its first."""
     cdef Sums sums = sums_of(space, 0)
     cdef Py_ssize_t i, c = 0
     for i in range(grid.channels, grid.width):
         sums.sum1[c] += sums.sum1[i]
-        sums.sum3[c] += sums.sum3[i]
-        sums.distance[c] += sums.distance[i]
         add_exactly(&sums.sum2[c], &sums.rest[c], sums.sum2[i])
         sums.rest[c] += sums.rest[i]
+        if element is double:
+            sums.distance[c] += sums.distance[i]
+        if pixel_kind is not no_epilogue:
+            sums.sum3[c] += sums.sum3[i]
         c += 1
         if c == grid.channels:
             c = 0
@@ -389,8 +411,8 @@ cdef void sum_sample(
                 grad_output, x, grid, share(grid.blocks, threads, thread),
                 share(grid.blocks, threads, thread + 1), pilot, after, space, thread,
             )
-    add_blocks(space, grid)
-    add_pixels_of_wide(space, grid)
+    add_blocks(x, space, grid, after)
+    add_pixels_of_wide(x, space, grid, after)
 
 
 cdef void square_sums(
@@ -733,9 +755,11 @@ cdef bint backward_sample(
         for c in range(grid.channels):
             job.sum_grad[row + c] = sums.sum1[c]
             job.sum_product[row + c] = sums.sum2[c]
-            job.offset[row + c] = offset_of(x, job, row + c, sums.distance[c])
             if element is double:
+                job.offset[row + c] = offset_of(x, job, row + c, sums.distance[c])
                 job.sum_product[row + c] -= job.offset[row + c] * sums.sum1[c]
+            else:
+                job.offset[row + c] = offset_of(x, job, row + c, 0)
             if job.sum_slope != NULL:
                 job.sum_slope[row + c] = sums.sum3[c]
         fit = grad_scales_of_sample(x, grid, &space, job, row)

@@ -249,7 +249,8 @@ cdef inline double offset_of(
     """
     if element is double:
         return distance / <double>job.count if job.through_statistics else 0
-    return job.mean[row] - rounded(like, job.mean[row])
+    else:
+        return job.mean[row] - rounded(like, job.mean[row])
 
 
 # ------------------------------------------- of eight rows, or channels, at once

@@ -28,9 +28,6 @@ template <class E> INSTNORM_INLINE octet<E> load_octet(const E *x) {
 template <class E> INSTNORM_INLINE void store_octet(E *y, octet<E> value) {
     elements<E, 8>::store(y, value);
 }
-template <class E> INSTNORM_INLINE line<E> load_line(const E *x) {
-    return elements<E, line_lanes<E>>::load(x);
-}
 template <class E> INSTNORM_INLINE void store_line(E *y, line<E> value) {
     elements<E, line_lanes<E>>::store(y, value);
 }

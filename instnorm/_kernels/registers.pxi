@@ -25,9 +25,6 @@ cdef extern from "_kernels/memory.hpp" namespace "instnorm" nogil:
         octet[E] operator*(octet[E]) noexcept
     cdef cppclass line[E]:
         line() noexcept
-        line[E] operator+(line[E]) noexcept
-        line[E] operator-(line[E]) noexcept
-        line[E] operator*(line[E]) noexcept
     cdef cppclass bundle[E]:
         bundle() noexcept
         bundle[E] operator+(bundle[E]) noexcept
@@ -36,10 +33,8 @@ cdef extern from "_kernels/memory.hpp" namespace "instnorm" nogil:
 
     double load_one[E](const E *x) noexcept
     void store_one[E](E *y, double value) noexcept
-    octet[E] load_octet[E](const E *x) noexcept
     void store_octet[E](E *y, octet[E] value) noexcept
     void put_line[E](E *y, line[E] value, bint past_caches) noexcept
-    bundle[E] load_bundle[E](const E *x) noexcept
     void store_bundle[E](E *y, bundle[E] value) noexcept
     void put_bundle[E](E *y, bundle[E] value, bint past_caches) noexcept
     void stream_end() noexcept
