@@ -29,6 +29,7 @@ from libc.string cimport memset
 cnp.import_array()
 
 include "_kernels/registers.pxi"
+include "_runtime/threads.pxi"
 include "_kernels/constants.pxi"
 include "_kernels/coefficients.pxi"
 include "_kernels/moments.pxi"
@@ -47,32 +48,7 @@ STREAM_PIXELS_BYTES = STREAM_PIXELS_ABOVE
 
 # ------------------------------------------------------------ Python entries
 
-cdef int thread_count = 1
 cdef Py_ssize_t l2_bytes = instnorm_l2_bytes()
-cdef bint threads_allowed = INSTNORM_HAS_OPENMP
-
-
-def set_num_threads(int n):
-    """Use at most n threads in the calls that follow."""
-    global thread_count
-    thread_count = n
-
-
-def get_num_threads():
-    """Threads that a large input is shared among; 1 without OpenMP, or after a fork."""
-    return thread_count if threads_allowed else 1
-
-
-def forbid_threads():
-    """Stay on the calling thread from now on: in a forked child, libgomp would hang."""
-    global threads_allowed
-    threads_allowed = False
-
-
-cdef inline int threads_for(Py_ssize_t elements) noexcept nogil:
-    if elements < SERIAL_BELOW or not threads_allowed:
-        return 1
-    return thread_count
 
 
 cdef int new_job(Job *job, cnp.ndarray x, bint channels_last, double eps) except -1:
@@ -91,7 +67,7 @@ cdef int new_job(Job *job, cnp.ndarray x, bint channels_last, double eps) except
     job.rows = job.samples * job.channels
     job.stride = cnp.PyArray_SIZE(x) // job.rows if job.rows else 0
     job.length = job.count = job.stride
-    job.threads = threads_for(job.rows * job.length)
+    job.threads = threads_for(job.rows * job.length, SERIAL_BELOW)
     job.l2_bytes = l2_bytes
     # Whole rows would give some thread up to twice another's share: then share out blocks.
     job.split_rows = (

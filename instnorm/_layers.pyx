@@ -12,6 +12,15 @@ from cython.parallel cimport prange
 
 cnp.import_array()
 
+cdef extern from "_kernels/machine.hpp" nogil:
+    const int INSTNORM_HAS_OPENMP
+
+cdef extern from "_layer_kernels/work.hpp" namespace "instnorm" nogil:
+    # What is done in units that know nothing of each other. False: no memory.
+    cdef cppclass Work:
+        Py_ssize_t units()
+        bint run(Py_ssize_t unit) noexcept
+
 cdef extern from "_layer_kernels/convolution.hpp" namespace "instnorm" nogil:
     cdef struct Axis:
         Py_ssize_t kernel, stride, dilation, padding, large, small
@@ -25,20 +34,16 @@ cdef extern from "_layer_kernels/convolution.hpp" namespace "instnorm" nogil:
         Axis axis[3]
         Py_ssize_t samples, groups, large_channels, small_channels
 
-    cdef cppclass Convolver[T]:
+    cdef cppclass Convolver[T](Work):
         Convolver(
             Convolution, bint to_small, Images[T] source, const T *weight, const T *bias,
             Images[T] result,
         ) except +
-        Py_ssize_t units()
-        bint run(Py_ssize_t unit) noexcept
 
-    cdef cppclass WeightGradient[T]:
+    cdef cppclass WeightGradient[T](Work):
         WeightGradient(
             Convolution, Images[T] large, Images[T] small, T *grad_weight, T *grad_bias
         ) except +
-        Py_ssize_t parts()
-        bint run(Py_ssize_t part) noexcept
         void finish() noexcept
 
 ctypedef fused real:
@@ -48,8 +53,7 @@ ctypedef fused real:
 
 # ------------------------------------------------------------ threads
 
-cdef int thread_count = 1
-cdef bint threads_allowed = True
+include "_runtime/threads.pxi"
 
 cdef enum:
     # Products, or elements, below which one thread does the work: some 80 us of it. An idle team
@@ -59,20 +63,19 @@ cdef enum:
     SERIAL_ELEMENTS = 262144
 
 
-def set_num_threads(int n):
-    """Use at most n threads in the calls that follow."""
-    global thread_count
-    thread_count = n
-
-
-def forbid_threads():
-    """Stay on the calling thread from now on: in a forked child, libgomp would hang."""
-    global threads_allowed
-    threads_allowed = False
-
-
-cdef inline int threads_for(double work, double least) noexcept nogil:
-    return thread_count if threads_allowed and work >= least else 1
+cdef bint run_all(Work *work, int threads) except -1:
+    """All units of some work, which threads share."""
+    cdef Py_ssize_t i, units = work.units(), failed = 0
+    with nogil:
+        if threads == 1 or units == 1:
+            for i in range(units):
+                failed += not work.run(i)
+        else:
+            for i in prange(units, num_threads=threads, schedule="static"):
+                failed += not work.run(i)
+    if failed:
+        raise MemoryError("no memory for what a layer's loops put side by side")
+    return True
 
 
 # ------------------------------------------------------------ arrays
@@ -164,17 +167,10 @@ cdef bint run_convolver(
         c, to_small, images(like, source), <const real *>cnp.PyArray_DATA(weight), bias_data,
         images(like, result),
     )
-    cdef Py_ssize_t i, units = convolver.units(), failed = 0
-    with nogil:
-        if threads == 1 or units == 1:
-            for i in range(units):
-                failed += not convolver.run(i)
-        else:
-            for i in prange(units, num_threads=threads, schedule="static"):
-                failed += not convolver.run(i)
-    del convolver
-    if failed:
-        raise MemoryError("no memory for the convolution's grid")
+    try:
+        run_all(convolver, threads)
+    finally:
+        del convolver
     return True
 
 
@@ -223,19 +219,12 @@ cdef bint run_weight_gradient(
         c, images(like, large), images(like, small), <real *>cnp.PyArray_DATA(grad_weight),
         bias_data,
     )
-    cdef Py_ssize_t i, parts = gradient.parts(), failed = 0
-    with nogil:
-        if threads == 1 or parts == 1:
-            for i in range(parts):
-                failed += not gradient.run(i)
-        else:
-            for i in prange(parts, num_threads=threads, schedule="static"):
-                failed += not gradient.run(i)
-        if not failed:
+    try:
+        run_all(gradient, threads)
+        with nogil:
             gradient.finish()
-    del gradient
-    if failed:
-        raise MemoryError("no memory for the convolution's grid")
+    finally:
+        del gradient
     return True
 
 
@@ -280,13 +269,11 @@ cdef extern from "_layer_kernels/product.hpp" namespace "instnorm" nogil:
         T *data
         Py_ssize_t row, column, batch
 
-    cdef cppclass Product[T]:
+    cdef cppclass Product[T](Work):
         Product(
             Matrix[T] a, Matrix[T] b, const T *bias, Matrix[T] out, Py_ssize_t rows,
             Py_ssize_t depth, Py_ssize_t columns, Py_ssize_t batch,
         )
-        Py_ssize_t units()
-        bint run(Py_ssize_t unit) noexcept
 
 
 cdef Matrix[real] matrix(const real *like, cnp.ndarray array) noexcept:
@@ -313,17 +300,10 @@ cdef bint run_product(
         cnp.PyArray_DIM(out, axes - 2), cnp.PyArray_DIM(a, axes - 1),
         cnp.PyArray_DIM(out, axes - 1), cnp.PyArray_DIM(out, 0) if axes == 3 else 1,
     )
-    cdef Py_ssize_t i, units = product.units(), failed = 0
-    with nogil:
-        if threads == 1 or units == 1:
-            for i in range(units):
-                failed += not product.run(i)
-        else:
-            for i in prange(units, num_threads=threads, schedule="static"):
-                failed += not product.run(i)
-    del product
-    if failed:
-        raise MemoryError("no memory for the panels of a product of matrices")
+    try:
+        run_all(product, threads)
+    finally:
+        del product
     return True
 
 

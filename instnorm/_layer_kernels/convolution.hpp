@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "tiles.hpp"
+#include "work.hpp"
 
 namespace instnorm {
 
@@ -310,7 +311,7 @@ struct Run {
     ptrdiff_t in_tile, length, in_result;
 };
 
-template <class T> class Convolver {
+template <class T> class Convolver final : public Work {
     const Convolution c_;
     const bool to_small_;  // the convolution; else its adjoint
     const Images<const T> source_;
@@ -350,10 +351,9 @@ template <class T> class Convolver {
         }
     }
 
-    ptrdiff_t units() const { return cut_.count * c_.groups; }
+    ptrdiff_t units() const override { return cut_.count * c_.groups; }
 
-    // Compute a unit. False: no memory.
-    bool run(ptrdiff_t i) const {
+    bool run(ptrdiff_t i) override {
         static thread_local Workspace workspace;
         const ptrdiff_t group = i % c_.groups;
         const Unit unit = cut_.unit(i / c_.groups, c_.samples);
@@ -520,7 +520,7 @@ template <class T> class Convolver {
 // ------------------------------------------------------------------ gradient of the weight
 
 // Sums over the places of the result, of its gradient times what the window's elements see there.
-template <class T> class WeightGradient {
+template <class T> class WeightGradient final : public Work {
     static constexpr int ROWS = 4, SHIFTS = REGISTER_BYTES == 64 ? 6 : 3, FEW = 3;
 
     const Convolution c_;
@@ -540,23 +540,22 @@ template <class T> class WeightGradient {
         : c_(c), large_(large.readable()), small_(small.readable()), grad_weight_(grad_weight), grad_bias_(grad_bias),
           cut_(c, true, sizeof(T), SUMMED_GRID_BYTES, FEWEST_SUMMED_UNITS) {
         static thread_local Workspace memory;
-        sums_ = (T *)memory.reserve(parts() * part_size() * sizeof(T));
+        sums_ = (T *)memory.reserve(units() * part_size() * sizeof(T));
     }
 
-    // Parts that threads may work at, each on its own sums.
-    ptrdiff_t parts() const {
+    // Parts of the sums, each of which has numbers of its own.
+    ptrdiff_t units() const override {
         const ptrdiff_t affordable = PARTIAL_BYTES / (part_size() * (ptrdiff_t)sizeof(T));
         const ptrdiff_t most = std::max<ptrdiff_t>(2, std::min(affordable, PARTIAL_SUMS));
         return std::max<ptrdiff_t>(1, std::min(cut_.count, most));
     }
 
-    // Add up a part. False: no memory.
-    bool run(ptrdiff_t part) {
+    bool run(ptrdiff_t part) override {
         if (!sums_) { return false; }
         T *sums = sums_ + part * part_size();
         std::fill(sums, sums + part_size(), (T)0);
-        const ptrdiff_t first = part * cut_.count / parts();
-        const ptrdiff_t end = (part + 1) * cut_.count / parts();
+        const ptrdiff_t first = part * cut_.count / units();
+        const ptrdiff_t end = (part + 1) * cut_.count / units();
         for (ptrdiff_t i = first; i < end; i++) {
             for (ptrdiff_t group = 0; group < c_.groups; group++) {
                 const ptrdiff_t channel = group * c_.small_channels;
@@ -581,7 +580,7 @@ template <class T> class WeightGradient {
     void add_parts(T *to, ptrdiff_t start, ptrdiff_t size) const {
         const T *from = sums_ + start;
         std::copy(from, from + size, to);
-        for (ptrdiff_t part = 1; part < parts(); part++) {
+        for (ptrdiff_t part = 1; part < units(); part++) {
             from += part_size();
             for (ptrdiff_t i = 0; i < size; i++) { to[i] += from[i]; }
         }

@@ -11,7 +11,7 @@ template <class T> struct Matrix {
 };
 
 // out = a b + bias, for a batch of matrices; bias has a number for each row of out, or is NULL.
-template <class T> class Product {
+template <class T> class Product final : public Work {
     const Matrix<T> a_, b_, out_;
     const T *const bias_;
     const ptrdiff_t rows_, depth_, columns_, batch_;
@@ -36,10 +36,10 @@ template <class T> class Product {
         for (ptrdiff_t i = 0; panel && i < packed(); i++) { panel = pack(panel, i * a_.batch); }
     }
 
-    ptrdiff_t units() const { return batch_ * tiles(); }
+    ptrdiff_t units() const override { return batch_ * tiles(); }
 
-    // One tile of columns. False: no memory.
-    bool run(ptrdiff_t i) const {
+    // One tile of columns.
+    bool run(ptrdiff_t i) override {
         static thread_local Workspace workspace;
         T *panel = (T *)workspace.reserve(
             depth_ * (COLUMNS * sizeof(T) + sizeof(ptrdiff_t)) + TILE_ROWS * COLUMNS * sizeof(T));
