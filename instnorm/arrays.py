@@ -707,11 +707,14 @@ class _Epilogue(NamedTuple):
         if self.residual is not None:
             residual = _in_step(_to_read(self.residual, dtype, walk)[0], written)
         mask = _apart(_in_walk(self.mask, walk), written)
+        slope = None
+        if self.activation == _ACTIVATIONS["leaky_relu"]:
+            slope = _apart(self.slope, written)
         return {
             "residual": residual,
             "mask": mask,
             "activation": self.activation,
-            "slope": _apart(self.slope, written),
+            "slope": slope,
         }
 
     def empty_grad_residual(
@@ -744,6 +747,9 @@ class _Epilogue(NamedTuple):
             return gradient.astype(self.given_slope.dtype, copy=False)
 
 
+_NOTHING = _Epilogue(None, None, 0, np.zeros(1), None, _DEFAULT_AXIS, None)
+
+
 def _checked_epilogue(
     mask: npt.ArrayLike | None,
     residual: npt.ArrayLike | None,
@@ -753,6 +759,8 @@ def _checked_epilogue(
     axis: int,
 ) -> _Epilogue:
     """Check what follows the affine map; the arrays have the axes of `x` as it was given."""
+    if mask is residual is activation is None and type(negative_slope) is float:
+        return _NOTHING
     shape = (x.shape[0], x.shape[axis], *(n for i, n in enumerate(x.shape) if i not in (0, axis)))
     given_residual = None if residual is None else _float_array(residual, "residual")
     if given_residual is not None and given_residual.shape != x.shape:
@@ -819,6 +827,40 @@ def checked_slope(
             "one for all channels, or for each"
         )
     return np.array(given, np.float64), given
+
+
+def check_inplace(activation: str | None, negative_slope: Any) -> None:
+    """Refuse an activation that the output does not tell the input of."""
+    if activation == "relu":
+        raise ValueError(
+            "inplace=True needs the input back from the output, which a ReLU's does not tell; "
+            "expected activation=None or 'leaky_relu'"
+        )
+    if activation is not None and not (
+        isinstance(negative_slope, float | int | np.floating | np.integer) and negative_slope > 0
+    ):
+        raise ValueError(
+            "inplace=True needs a negative_slope that is a number above 0 to invert "
+            f"the activation, got {negative_slope!r}"
+        )
+
+
+def check_invertible(weight: Array, bias: Array | None, dtype: np.dtype[Any]) -> None:
+    """Refuse weights by which too little of x is left in an output of this dtype."""
+    size = np.abs(weight.astype(np.float64))
+    # What rounding the output loses of (x - mean) * rstd is at most a quarter then.
+    least = np.full_like(size, 1e-12)
+    if bias is not None:
+        eps = 2.0**-7 if dtype.name == "bfloat16" else float(np.finfo(dtype).eps)
+        shift = np.abs(bias.astype(np.float64))
+        size, shift = np.broadcast_arrays(size, shift)
+        least = np.maximum(1e-12, 4 * eps * shift)
+    if not (size >= least).all():
+        place = np.unravel_index(int(np.argmin(size - least)), size.shape)
+        raise ValueError(
+            f"inplace=True cannot invert the affine map: weight[{', '.join(map(str, place))}] is "
+            f"{size[place]:.3g} in size, expected at least {least[place]:.3g}"
+        )
 
 
 def _as_statistics_of_output(

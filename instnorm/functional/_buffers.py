@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from instnorm._layouts import Array, nearest_walk
+from instnorm._primitives import ArrayMap
 from instnorm._runtime import memory
+from instnorm._runtime.simd import layers
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -53,3 +55,43 @@ def dense_planes(array: Array) -> Array:
             return np.ascontiguousarray(array)
         expected = stride * length
     return array
+
+
+def plane_maps(
+    shape: tuple[int, ...],
+    lengths: tuple[int, ...],
+    dtype: np.dtype[Any],
+    tasks: tuple[str, str],
+    extra: Array,
+) -> tuple[ArrayMap, ArrayMap]:
+    """A linear map of planes to planes of other lengths, and its adjoint.
+
+    Parameters
+    ----------
+    shape : (N, C, spatial...)
+        Of what the map takes.
+    lengths : tuple of int
+        The spatial axes of what it gives.
+    dtype : dtype
+        Of both.
+    tasks : (str, str)
+        What `_layers.pool` calls the two.
+    extra : ndarray
+        What it wants for them.
+    """
+    wide = wide_dtype(dtype)
+    forward, adjoint = tasks
+
+    def to_small(array: Array) -> Array:
+        large = dense_planes(as_dtype(array, wide))
+        small = empty_beside(large, (*shape[:2], *lengths), wide)
+        layers.pool(forward, large, small, extra)
+        return as_dtype(small, dtype)
+
+    def to_large(array: Array) -> Array:
+        small = dense_planes(as_dtype(array, wide))
+        large = empty_beside(small, shape, wide)
+        layers.pool(adjoint, large, small, extra)
+        return as_dtype(large, dtype)
+
+    return to_small, to_large

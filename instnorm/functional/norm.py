@@ -268,18 +268,7 @@ def _check_inplace(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, after: Epilogue
 ) -> None:
     """Refuse to overwrite an input that is needed, or could not be found from the output."""
-    if after.activation == "relu":
-        raise ValueError(
-            "inplace=True needs the input back from the output, which a ReLU's does not tell; "
-            "expected activation=None or 'leaky_relu'"
-        )
-    if after.activation is not None:
-        slope = after.negative_slope
-        if isinstance(slope, Tensor | np.ndarray) or not slope > 0:
-            raise ValueError(
-                "inplace=True needs a negative_slope that is a number above 0 to invert "
-                f"the activation, got {slope!r}"
-            )
+    arrays.check_inplace(after.activation, after.negative_slope)
     if not input.data.flags.writeable:
         raise ValueError("inplace=True overwrites the input, which is read-only")
     if autograd.is_recorded(input) and _is_view_of_leaf(input):
@@ -288,7 +277,7 @@ def _check_inplace(
             "expected the result of another operation"
         )
     if weight is not None and weight.data.size:
-        _check_invertible(weight.data, None if bias is None else bias.data, input.dtype)
+        arrays.check_invertible(weight.data, None if bias is None else bias.data, input.dtype)
 
 
 def _is_view_of_leaf(tensor: Tensor) -> bool:
@@ -297,23 +286,6 @@ def _is_view_of_leaf(tensor: Tensor) -> bool:
     while isinstance(target, Linear):  # views are made by no other Function
         target = next(edge[0] for edge in target._edges if edge is not None)
     return isinstance(target, Tensor) and target._counter is tensor._counter
-
-
-def _check_invertible(weight: Array, bias: Array | None, dtype: np.dtype[Any]) -> None:
-    size = np.abs(weight.astype(np.float64))
-    # What rounding the output loses of (x - mean) * rstd is at most a quarter then.
-    least = np.full_like(size, 1e-12)
-    if bias is not None:
-        eps = 2.0**-7 if dtype.name == "bfloat16" else float(np.finfo(dtype).eps)
-        shift = np.abs(bias.astype(np.float64))
-        size, shift = np.broadcast_arrays(size, shift)
-        least = np.maximum(1e-12, 4 * eps * shift)
-    if not (size >= least).all():
-        place = np.unravel_index(int(np.argmin(size - least)), size.shape)
-        raise ValueError(
-            f"inplace=True cannot invert the affine map: weight[{', '.join(map(str, place))}] is "
-            f"{size[place]:.3g} in size, expected at least {least[place]:.3g}"
-        )
 
 
 def _update_running(

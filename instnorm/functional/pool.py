@@ -12,7 +12,13 @@ from instnorm._layouts import Array
 from instnorm._runtime.simd import layers
 from instnorm.autograd import is_recorded
 from instnorm.functional import windows as win
-from instnorm.functional._buffers import as_dtype, dense_planes, empty_beside, wide_dtype
+from instnorm.functional._buffers import (
+    as_dtype,
+    dense_planes,
+    empty_beside,
+    plane_maps,
+    wide_dtype,
+)
 from instnorm.functional._inputs import Input, as_tensor
 from instnorm.tensor import Tensor
 
@@ -122,20 +128,8 @@ def _max_pool(
     winners = empty_beside(large, small.shape, np.dtype(np.int32))
     layers.pool("largest", large, small, winners, window)
 
-    def pick(array: Array) -> Array:
-        from_planes = dense_planes(as_dtype(array, wide))
-        result = empty_beside(from_planes, small_shape, wide)
-        layers.pool("pick", from_planes, result, winners)
-        return as_dtype(result, dtype)
-
-    def put(array: Array) -> Array:
-        from_planes = dense_planes(as_dtype(array, wide))
-        result = empty_beside(from_planes, shape, wide)
-        layers.pool("put", result, from_planes, winners)
-        return as_dtype(result, dtype)
-
-    small_shape = small.shape
-    result = ops.linear(input, pick, put, result=as_dtype(small, dtype))
+    maps = plane_maps(shape, lengths, dtype, ("pick", "put"), winners)
+    result = ops.linear(input, *maps, result=as_dtype(small, dtype))
     return (result, Tensor(winners.astype(np.int64))) if return_indices else result
 
 
@@ -278,22 +272,8 @@ def _adaptive_avg_pool(input: Input, output_size: Any, axes: int) -> Tensor:
 
 def _means(input: Tensor, lengths: tuple[int, ...], ranges: Array) -> Tensor:
     """Means over the ranges of each axis: see `_layers.pool`."""
-    shape, dtype = input.shape, input.dtype
-    wide = wide_dtype(dtype)
-
-    def mean(array: Array) -> Array:
-        large = dense_planes(as_dtype(array, wide))
-        small = empty_beside(large, (*shape[:2], *lengths), wide)
-        layers.pool("mean", large, small, ranges)
-        return as_dtype(small, dtype)
-
-    def spread(array: Array) -> Array:
-        small = dense_planes(as_dtype(array, wide))
-        large = empty_beside(small, shape, wide)
-        layers.pool("spread", large, small, ranges)
-        return as_dtype(large, dtype)
-
-    return ops.linear(input, mean, spread)
+    maps = plane_maps(input.shape, lengths, input.dtype, ("mean", "spread"), ranges)
+    return ops.linear(input, *maps)
 
 
 @functools.lru_cache(maxsize=256)

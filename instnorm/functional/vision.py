@@ -9,9 +9,10 @@ import numpy as np
 
 from instnorm import _primitives as ops
 from instnorm._layouts import Array
-from instnorm._runtime.simd import layers
 from instnorm.functional import windows as win
-from instnorm.functional._buffers import as_dtype, dense_planes, empty_beside, wide_dtype
+from instnorm.functional._buffers import (
+    plane_maps,
+)
 from instnorm.functional._inputs import Input, as_tensor
 from instnorm.functional.linear_resize import LINEAR_MODES, linear_resize
 from instnorm.tensor import Tensor
@@ -84,22 +85,8 @@ def interpolate(
 
 def moved(input: Tensor, lengths: tuple[int, ...], places: Array) -> Tensor:
     """(N, C, `lengths`...), of elements that are at `places` of each axis of the input."""
-    shape, dtype = input.shape, input.dtype
-    wide = wide_dtype(dtype)
-
-    def take(array: Array) -> Array:
-        large = dense_planes(as_dtype(array, wide))
-        small = empty_beside(large, (*shape[:2], *lengths), wide)
-        layers.pool("take", large, small, places)
-        return as_dtype(small, dtype)
-
-    def give_back(array: Array) -> Array:
-        small = dense_planes(as_dtype(array, wide))
-        large = empty_beside(small, shape, wide)
-        layers.pool("give_back", large, small, places)
-        return as_dtype(large, dtype)
-
-    return ops.linear(input, take, give_back)
+    maps = plane_maps(input.shape, lengths, input.dtype, ("take", "give_back"), places)
+    return ops.linear(input, *maps)
 
 
 def pad(

@@ -10,6 +10,7 @@ import itertools
 
 import numpy as np
 import pytest
+from comparisons.toys import nets as toys
 from helpers.beside_torch import torch, torch_tensor
 from helpers.layouts import COMMON
 from sklearn.datasets import load_digits
@@ -41,28 +42,6 @@ def network(nn, channels):
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(channels[1] * 4 * 4, 10),
-    )
-
-
-def demo_in_torch():
-    """The net that `instnorm train` trains, in PyTorch."""
-    nn = torch.nn
-
-    def conv(inputs, outputs):
-        return [
-            nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="reflect"),
-            nn.InstanceNorm2d(outputs, affine=True),
-            nn.ReLU(),
-        ]
-
-    return nn.Sequential(
-        *conv(1, 16),
-        *conv(16, 32),
-        nn.MaxPool2d(2),
-        *conv(32, 32),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32 * 2 * 2, 10),
     )
 
 
@@ -149,7 +128,7 @@ def test_fifty_steps_of_the_wide_net_give_torchs_losses_in_float64(layout):
 
 def test_fifty_steps_of_the_demo_give_torchs_losses():
     torch.manual_seed(0)
-    ours, theirs = with_the_same_weights(Digits.make_net(True), demo_in_torch(), np.float64)
+    ours, theirs = with_the_same_weights(Digits.make_net(True), toys.digits(torch), np.float64)
     task = Digits(np.dtype(np.float64))
     epochs = (batch for epoch in (0, 1) for batch in task.batches(0, epoch, 32))
     options = {"lr": task.defaults.lr, "momentum": task.defaults.momentum}

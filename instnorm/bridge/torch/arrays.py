@@ -17,13 +17,13 @@ from instnorm.arrays import gradients, instance_norm, instance_norm_backward
 Array: TypeAlias = npt.NDArray[Any]
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-_NUMPY_DTYPES = {
+NUMPY_DTYPES = {
     torch.float16: np.dtype(np.float16),
     torch.bfloat16: _BFLOAT16,
     torch.float32: np.dtype(np.float32),
     torch.float64: np.dtype(np.float64),
 }
-DTYPES = frozenset(_NUMPY_DTYPES)
+DTYPES = frozenset(NUMPY_DTYPES)
 
 
 class Epilogue(NamedTuple):
@@ -155,16 +155,21 @@ def _options(residual: Tensor | None, slope: Tensor | None, after: Epilogue) -> 
     }
 
 
+def is_per_sample(weight: Tensor | None, bias: Tensor | None) -> bool:
+    """Whether one of them has numbers for each sample."""
+    return (weight is not None and weight.dim() == 2) or (bias is not None and bias.dim() == 2)
+
+
 def as_array(tensor: Tensor) -> Array:
     """Return an ndarray that shares the tensor's memory.
 
     Not by `Tensor.numpy`, which marks the memory as never to be resized: FSDP resizes parameters.
     """
     if tensor.numel() == 0 or tensor.is_neg():
-        copy: Array = tensor.double().numpy(force=True).astype(_NUMPY_DTYPES[tensor.dtype])
+        copy: Array = tensor.double().numpy(force=True).astype(NUMPY_DTYPES[tensor.dtype])
         return copy
     return array_at(
-        tensor.data_ptr(), tensor.shape, tensor.stride(), _NUMPY_DTYPES[tensor.dtype], tensor
+        tensor.data_ptr(), tensor.shape, tensor.stride(), NUMPY_DTYPES[tensor.dtype], tensor
     )
 
 

@@ -41,8 +41,7 @@ def normalize(
     )
     if recorded:
         stats = used_mean, used_rstd, mean is None, None if bias is None else bias.dtype
-        per_sample = any(p is not None and p.dim() == 2 for p in (weight, bias))
-        if after is arrays.PLAIN and not per_sample:
+        if after is arrays.PLAIN and not arrays.is_per_sample(weight, bias):
             output = InstanceNorm.apply(input, weight, bias, (output, stats, eps))
         else:
             result = (output, stats, eps, after)

@@ -15,6 +15,7 @@ from torch._C import (
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
+from instnorm.arrays import check_inplace, check_invertible
 from instnorm.bridge.torch import arrays, eager, operators
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -110,7 +111,7 @@ def instance_norm(
             batch = running_mean, running_var, used_mean, used_rstd, momentum, eps, length
             way.update(*batch, mask)
         return output
-    if after is arrays.PLAIN and all(p is None or p.dim() < 2 for p in (weight, bias)):
+    if after is arrays.PLAIN and not arrays.is_per_sample(weight, bias):
         return F.instance_norm(
             input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
         )
@@ -199,25 +200,14 @@ def _check_inplace(
     after: arrays.Epilogue,
 ) -> None:
     """Refuse what could not be found from the output."""
-    if after.activation not in (None, "leaky_relu") or slope is not None:
-        raise ValueError(
-            "inplace=True needs the input back from the output: expected activation=None, or "
-            f"'leaky_relu' with a number as negative_slope, got {after.activation!r}"
-        )
-    if after.activation is not None and not after.negative_slope > 0:
-        raise ValueError(f"inplace=True needs a negative_slope above 0, got {after.negative_slope}")
-    if weight is None or torch.compiler.is_compiling():
-        return
-    size = weight.detach().abs()
-    least = torch.full_like(size, 1e-12)
-    if bias is not None:
-        least = (4 * torch.finfo(input.dtype).eps * bias.detach().abs()).clamp_min(1e-12)
-    if not bool((size >= least).all()):
-        place = int((size - least).argmin())
-        raise ValueError(
-            f"inplace=True cannot invert the affine map: weight[{place}] is "
-            f"{float(size.flatten()[place]):.3g} in size, expected at least "
-            f"{float(least.flatten()[place]):.3g}"
+    check_inplace(after.activation, after.negative_slope if slope is None else slope)
+    # Compiled code cannot go by what the weights are.
+    if weight is not None and not torch.compiler.is_compiling():
+        weights, shifts = (None if p is None else p.detach().double().cpu() for p in (weight, bias))
+        check_invertible(
+            arrays.as_array(weights),
+            None if shifts is None else arrays.as_array(shifts),
+            arrays.NUMPY_DTYPES[input.dtype],
         )
 
 

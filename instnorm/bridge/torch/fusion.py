@@ -26,7 +26,6 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.PReLU)
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 PRODUCERS = (  # whose backward pass needs no output of theirs
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -129,44 +128,47 @@ def _chain(module: nn.Module) -> Iterator[nn.Module]:
             yield child
 
 
-def _calls(model: nn.Module) -> Counter[int]:
-    """How often each module is called by the others, as far as that can be known.
+class Calls:
+    """Which modules call which, as far as that can be known; to be made before any rewriting."""
 
-    A module that code of its own may call counts as called by each parent with such code, unless
-    the trace of that parent shows what it calls.
-    """
-    count: Counter[int] = Counter()
-    for module in model.modules():
+    def __init__(self, model: nn.Module) -> None:
+        self.traces: dict[nn.Module, fx.Graph | None] = {
+            module: _traced(module, lambda m: True)
+            for module in model.modules()
+            if not _is_plain_sequential(module) and any(module.children())
+        }
+        self._count: Counter[int] = Counter()
+        for module in model.modules():
+            self._count.update(map(id, self._called_by(module)))
+
+    def _called_by(self, module: nn.Module) -> Iterator[nn.Module]:
+        """What is called; all that may be, where the code of a module cannot be traced."""
+        trace = self.traces.get(module)
         if _is_plain_sequential(module):
-            called = [id(child) for child in module._modules.values() if child is not None]
-        elif not any(module.children()):
-            continue
+            yield from (child for child in module._modules.values() if child is not None)
+        elif trace is None:
+            yield from module.children()
         else:
-            trace = _traced(module, lambda m: True)
-            if trace is None:
-                called = [id(child) for child in module.children()]
-            else:
-                called = [
-                    id(module.get_submodule(str(node.target)))
-                    for node in trace.nodes
-                    if node.op == "call_module"
-                ]
-        count.update(called)
-    return count
+            for node in trace.nodes:
+                if node.op == "call_module":
+                    yield module.get_submodule(str(node.target))
+
+    def is_shared(self, module: nn.Module) -> bool:
+        """Whether a module is called in several places, or may be."""
+        return self._count[id(module)] > 1
 
 
-def fuse_sequences(model: nn.Module, is_norm: Any) -> None:
+def fuse_sequences(model: nn.Module, is_norm: Any, calls: Calls) -> None:
     """Let norms apply the activations that follow them in sequences."""
-    calls = _calls(model)
     for module in model.modules():
         if not _is_plain_sequential(module):
             continue
         chain = list(_chain(module))
         for place, norm in enumerate(chain):
-            if not is_norm(norm) or KEY in norm.__dict__ or calls[id(norm)] > 1:
+            if not is_norm(norm) or KEY in norm.__dict__ or calls.is_shared(norm):
                 continue
             followers = [m for m in chain[place + 1 :] if not isinstance(m, DROPOUTS)]
-            if not followers or calls[id(followers[0])] > 1 or has_hooks(followers[0]):
+            if not followers or calls.is_shared(followers[0]) or has_hooks(followers[0]):
                 continue
             found = activation_of(followers[0])
             between = chain[place + 1 : chain.index(followers[0], place + 1)]
@@ -425,29 +427,30 @@ def overwrite_inputs(norms: list[nn.Module]) -> None:
             norm.__dict__[KEY] = fusion._replace(inplace=True)
 
 
-def norms_after_convolutions(model: nn.Module, is_norm: Any) -> Iterator[nn.Module]:
+def norms_after_convolutions(model: nn.Module, is_norm: Any, calls: Calls) -> Iterator[nn.Module]:
     """The norms whose input is a convolution's output, and goes nowhere else: before fusion."""
-    calls = _calls(model)
     for module in model.modules():
         if _is_plain_sequential(module):
-            chain = list(_chain(module))
-            for before, norm in itertools.pairwise(chain):
-                if is_norm(norm) and _is_producer(before) and calls[id(norm)] <= 1:
+            for before, norm in itertools.pairwise(_chain(module)):
+                if is_norm(norm) and _is_producer(before) and not calls.is_shared(norm):
                     yield norm
-        elif any(map(is_norm, module.children())):
-            graph = _traced(module, lambda m: True)
-            for node in graph.nodes if graph is not None else ():
-                if node.op != "call_module":
-                    continue
-                norm, source = module.get_submodule(str(node.target)), node.args[0]
-                if (
-                    is_norm(norm)
-                    and isinstance(source, fx.Node)
-                    and source.op == "call_module"
-                    and len(source.users) == 1
-                    and _is_producer(module.get_submodule(str(source.target)))
-                ):
+            continue
+        trace = calls.traces.get(module)
+        for node in trace.nodes if trace is not None else ():
+            if node.op == "call_module" and _comes_from_producer(module, node):
+                norm = module.get_submodule(str(node.target))
+                if is_norm(norm):
                     yield norm
+
+
+def _comes_from_producer(module: nn.Module, call: fx.Node) -> bool:
+    source = call.args[0] if call.args else None
+    return (
+        isinstance(source, fx.Node)
+        and source.op == "call_module"
+        and len(source.users) == 1
+        and _is_producer(module.get_submodule(str(source.target)))
+    )
 
 
 def _is_producer(module: nn.Module) -> bool:

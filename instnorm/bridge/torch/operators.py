@@ -255,8 +255,7 @@ def normalize(
     after: arrays.Epilogue,
 ) -> Any:
     """Return what `arrays.forward` does, as an operator of the compiled graph."""
-    per_sample = any(p is not None and p.dim() == 2 for p in (weight, bias))
-    if after is arrays.PLAIN and not per_sample:
+    if after is arrays.PLAIN and not arrays.is_per_sample(weight, bias):
         return instance_norm(input, weight, bias, mean, var, eps)
     return _fused_instance_norm(
         input,

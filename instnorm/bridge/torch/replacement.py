@@ -86,11 +86,15 @@ def convert(
     if not any(type(module) in (*_OURS, *_TORCHS) for module in model.modules()):
         warnings.warn("the model has no instance norm that could be converted", stacklevel=2)
     _changed(model, _OURS)
-    after_convolutions = list(fusion.norms_after_convolutions(model, _is_ours)) if inplace else []
+    if not (fuse_activation or inplace):
+        return model
+    calls = fusion.Calls(model)
+    after_convolutions = list(fusion.norms_after_convolutions(model, _is_ours, calls))
     if fuse_activation:
-        fusion.fuse_sequences(model, _is_ours)
+        fusion.fuse_sequences(model, _is_ours, calls)
         fusion.fuse_traced(model, _is_ours)
-    fusion.overwrite_inputs(after_convolutions)
+    if inplace:
+        fusion.overwrite_inputs(after_convolutions)
     return model
 
 
