@@ -41,9 +41,11 @@ cdef void normalize(
             return
     # The last bundle overlaps the one before it: it is read before that is written.
     last = normalized_at(after, x, n - lanes, 0, k)
-    if stream:
-        store_bundle(y, normalized_at(after, x, 0, 0, k))
+    if y != x:
+        # Stores that cross lines take twice as long, and NumPy's arrays begin where they like.
         i = elements_to_line(y)
+        if i:
+            store_bundle(y, normalized_at(after, x, 0, 0, k))
     while i + lanes <= n:
         put_bundle(y + i, normalized_at(after, x, i, 0, k), stream)
         i += lanes
@@ -87,9 +89,10 @@ cdef void differentiate(
             return
     # The last bundle overlaps the one before it: it is read before that is written.
     last = gradient_at(after, grad_output, x, end, 0, k)
-    if stream:
-        store_bundle(grad_input, gradient_at(after, grad_output, x, 0, 0, k))
+    if grad_input != x and grad_input != grad_output:
         i = elements_to_line(grad_input)
+        if i:
+            store_bundle(grad_input, gradient_at(after, grad_output, x, 0, 0, k))
     while i <= end:
         put_bundle(grad_input + i, gradient_at(after, grad_output, x, i, 0, k), stream)
         i += lanes
