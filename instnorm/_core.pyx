@@ -74,6 +74,7 @@ cdef int new_job(Job *job, cnp.ndarray x, bint channels_last, double eps) except
         job.threads > 1 and job.rows < ROWS_PER_THREAD * job.threads
         and job.rows % job.threads != 0 and job.length >= job.threads * BLOCK
     )
+    job.in_place = False
     job.stream = False
     job.eps = eps
     job.exact = False
@@ -99,12 +100,10 @@ cdef int new_job(Job *job, cnp.ndarray x, bint channels_last, double eps) except
     return typenum
 
 
-cdef inline void choose_streaming(
-    Job *job, int arrays, Py_ssize_t itemsize, bint in_place
-) noexcept nogil:
+cdef inline void choose_streaming(Job *job, int arrays, Py_ssize_t itemsize) noexcept nogil:
     """Write past the caches where they do not hold so many arrays."""
     cdef Py_ssize_t nbytes = arrays * job.rows * job.stride * itemsize
-    if in_place:
+    if job.in_place:
         job.stream = False
     elif job.channels_last:
         job.stream = nbytes >= STREAM_PIXELS_ABOVE
@@ -296,9 +295,8 @@ cdef bint run_all(
 ) noexcept nogil:
     """Choose the way to walk the array. False: no memory."""
     cdef bint given = task == APPLY
-    choose_streaming(
-        job, 3 if task == BACKWARD else 2, sizeof(element), x == out or grad_output == out
-    )
+    job.in_place = out == x or out == grad_output or (out != NULL and out == job.residual)
+    choose_streaming(job, 3 if task == BACKWARD else 2, sizeof(element))
     if job.channels_last:
         if just_activates(job):
             return channels_last(grad_output, x, out, job, given, <const pixel_activation *>NULL)

@@ -35,7 +35,10 @@ def innermost_loops(code: list[tuple[int, str]]) -> Iterator[list[str]]:
     for i, (address, text) in enumerate(code):
         jump = _JUMP.match(text)
         if jump and int(jump[1], 16) <= address and int(jump[1], 16) in place:
-            backward.append((place[int(jump[1], 16)], i))
+            start = place[int(jump[1], 16)]
+            # What lies behind a return is moved out of the way: a jump from there closes no loop.
+            if not any(text.startswith("ret") for _, text in code[start:i]):
+                backward.append((start, i))
     for start, end in backward:
         if not any(start <= s and e <= end and (s, e) != (start, end) for s, e in backward):
             yield [text for _, text in code[start : end + 1]]

@@ -11,9 +11,9 @@
 #
 # Where a mask cuts into a sample, it is spread from pixels to their elements on the way.
 #
-# A sample is read twice: to sum, and to write the result. Tiles of some channels, which the
-# second-level cache would have the second time, do not pay: without the hardware's prefetching,
-# which needs memory in order, reading alone takes more than twice as long.
+# A sample is read twice: to sum, and to write the result. Tiles of some of its channels do not
+# change what the second-level cache has the second time: the lines of a tile are as far apart as
+# pixels are, and so share a part of the cache's sets that is as small as the tile is of a pixel.
 
 cdef struct Grid:
     Py_ssize_t channels
@@ -150,7 +150,7 @@ cdef inline void set_number(
     if element is double:
         (<double *>numbers)[i] = value
     else:
-        (<float *>numbers)[i] = <float>value
+        (<float *>numbers)[i] = coefficient(<const float *>numbers, value)
 
 
 # ------------------------------------------------------------ sums of a block
@@ -169,7 +169,7 @@ cdef inline void add_pixels(
     const pixel_kind *after,
     const Sums *sums,       # INOUT adds (x - pilot) to sum1, (x - pilot)^2 to sum2
 ) noexcept nogil:
-    cdef Py_ssize_t c, p, whole = n - n % 8, ahead = 2 * pixels * stride
+    cdef Py_ssize_t c, p, whole = n - n % 8, ahead = elements_ahead(x)
     cdef doubles d, sum1, sum2, old, centre
     cdef double one
     for c in range(0, whole, 8):
@@ -206,7 +206,7 @@ cdef inline void add_product_pixels(
     const Sums *sums,       # INOUT adds grad_output to sum1, grad_output * (x - centre) to sum2
 ) noexcept nogil:
     """As add_pixels."""
-    cdef Py_ssize_t c, p, at, whole = n - n % 8, ahead = 2 * pixels * stride
+    cdef Py_ssize_t c, p, at, whole = n - n % 8, ahead = elements_ahead(x)
     cdef doubles g, d, sum1, sum2, distance, centre
     cdef double one_g, one_d
     for c in range(0, whole, 8):
@@ -447,17 +447,20 @@ cdef inline void normalize_pixel(
     const pixel_kind *after, bint stream,
 ) noexcept nogil:
     """n elements: a wide pixel's, or fewer."""
-    cdef Py_ssize_t lanes = line_of(x), c = 0
+    cdef Py_ssize_t lanes = line_of(x), c = 0, ahead = elements_ahead(x)
     cdef line_scales[element] k
     cdef pixel_kind rest
-    while c < n:
+    while c + lanes <= n:
         k = line_scales_of(x, numbers, c)
-        if c + lanes > n:
-            rest = advanced(after, c, sizeof(element))
-            normalize_part(&rest, x + c, y + c, n - c, c, k)
-        else:
-            put_line(y + c, normalized_at(after, x, c, c, k), stream)
+        instnorm_prefetch(x + c + ahead)
+        if not stream:
+            instnorm_prefetch(y + c + ahead)
+        put_line(y + c, normalized_at(after, x, c, c, k), stream)
         c += lanes
+    if c < n:
+        k = line_scales_of(x, numbers, c)
+        rest = advanced(after, c, sizeof(element))
+        normalize_part(&rest, x + c, y + c, n - c, c, k)
 
 
 cdef inline void differentiate_pixel(
@@ -465,19 +468,21 @@ cdef inline void differentiate_pixel(
     const coefficients *numbers, const pixel_kind *after, bint stream,
 ) noexcept nogil:
     """n elements: a wide pixel's, or fewer."""
-    cdef Py_ssize_t lanes = line_of(x), c = 0
+    cdef Py_ssize_t lanes = line_of(x), c = 0, ahead = elements_ahead(x)
     cdef line_grad_scales[element] k
     cdef pixel_kind rest
-    while c < n:
+    while c + lanes <= n:
         k = line_grad_scales_of(x, numbers, c)
-        if c + lanes > n:
-            rest = advanced(after, c, sizeof(element))
-            differentiate_part(&rest, grad_output + c, x + c, grad_input + c, n - c, c, k)
-        else:
-            instnorm_prefetch(grad_output + c + AHEAD)
-            instnorm_prefetch(x + c + AHEAD)
-            put_line(grad_input + c, gradient_at(after, grad_output, x, c, c, k), stream)
+        instnorm_prefetch(grad_output + c + ahead)
+        instnorm_prefetch(x + c + ahead)
+        if not stream:
+            instnorm_prefetch(grad_input + c + ahead)
+        put_line(grad_input + c, gradient_at(after, grad_output, x, c, c, k), stream)
         c += lanes
+    if c < n:
+        k = line_grad_scales_of(x, numbers, c)
+        rest = advanced(after, c, sizeof(element))
+        differentiate_part(&rest, grad_output + c, x + c, grad_input + c, n - c, c, k)
 
 
 cdef inline void write_pixel(

@@ -28,6 +28,7 @@ cdef struct Job:
     int threads
     Py_ssize_t l2_bytes         # of the second-level cache, which one processor has to itself
     bint split_rows             # threads share each row
+    bint in_place               # the last pass writes over what it reads
     bint stream                 # the last pass writes past the caches
     Affine affine
     double eps

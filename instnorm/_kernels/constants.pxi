@@ -4,6 +4,9 @@ cdef enum:
     # Elements of a row that are summed around one pilot: 16 KiB of float32, which stay in the
     # first-level cache should they have to be summed once more.
     BLOCK = 4096
+    # Elements of a row that are written in the order of memory. Of a longer row the last so many
+    # are written first: they were read last, and the second-level cache still has them.
+    CHUNK = 32768
     # Bundles that are added up in the input's own precision before double takes over. A float32
     # sum of n numbers is off by about 0.3 sqrt(n) units in the last place.
     FLUSH = 16
@@ -18,9 +21,12 @@ cdef enum:
     # Pixels of channels-last memory that are added to the sums of eight channels before these go
     # back to memory.
     TOGETHER = 4
-    # Elements ahead that are fetched where two arrays are read and one is written: the hardware
-    # follows each of them too late.
-    AHEAD = 512
+    # Bytes ahead of what is read, and of what is written into the caches, that are asked for: the
+    # hardware's own prefetching ends with each page of 4 KiB.
+    AHEAD = 4096
+    # Bytes of a row up to which the next one is asked for while this one is written: both stay
+    # in the first-level cache.
+    NEXT_ROW = 8192
     # Elements that several pixels have at most if they are taken for one wide pixel.
     WIDEST = 2048
     # Elements of a block in channels-last memory, about.

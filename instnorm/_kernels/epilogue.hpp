@@ -23,7 +23,9 @@ struct number {
     float single;
     double exact;
 };
-INSTNORM_INLINE number number_of(double value) { return {(float)value, value}; }
+INSTNORM_INLINE number number_of(double value) {
+    return {coefficient((const float *)nullptr, value), value};
+}
 
 struct no_epilogue {};
 // Of a row: numbers that stand for all of its elements. Places are counted from its first.
@@ -309,6 +311,14 @@ INSTNORM_INLINE void wide_factors(
     *g = widened<N>(passed(p, x, i, c, elements<E, N>::load(grad_output + i), at));
     *d = kept(p, i, widened<N>(input_of(p, x, i, c, at)) - centre);
 }
+template <int N, class E>
+INSTNORM_INLINE void wide_factors(
+    const no_epilogue *, const E *grad_output, const E *x, ptrdiff_t i, ptrdiff_t,
+    vec<double, N> centre, vec<double, N> *g, vec<double, N> *d
+) {
+    *g = load_wide<N>(grad_output + i);
+    *d = load_wide<N>(x + i) - centre;
+}
 template <class P, class E>
 INSTNORM_INLINE void factors_at(
     const P *p, const E *grad_output, const E *x, ptrdiff_t i, ptrdiff_t c, doubles centre,
@@ -354,7 +364,7 @@ INSTNORM_INLINE V difference_at(const P *p, const E *x, ptrdiff_t i, V centre) {
 }
 template <class P, class E>
 INSTNORM_INLINE doubles difference_at(const P *p, const E *x, ptrdiff_t i, doubles centre) {
-    return kept(p, i, widened<8>(load_octet(x + i)) - centre);
+    return kept(p, i, load_as_doubles(x + i) - centre);
 }
 
 // ------------------------------------------------------------------ one by one

@@ -120,19 +120,21 @@ template <> struct elements<float16, 8> {
         _mm_storeu_si128((__m128i *)y, _mm256_cvtps_ph(value.v, _MM_FROUND_TO_NEAREST_INT));
     }
 };
+// In the last places, what bfloat16 makes of a float32. What is NaN becomes NaN as long as its last
+// 16 digits are zeros, as those of a bfloat16, of coefficients and of the processor's own NaN are.
+INSTNORM_INLINE __m256i rounded_bits(vec<float, 8> value) {
+    __m256i bits = _mm256_castps_si256(value.v);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    __m256i half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+    return _mm256_srli_epi32(_mm256_add_epi32(bits, half), 16);
+}
 template <> struct elements<bfloat16, 8> {
     static INSTNORM_INLINE vec<float, 8> load(const bfloat16 *x) {
         __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)x));
         return {_mm256_castsi256_ps(_mm256_slli_epi32(bits, 16))};
     }
     static INSTNORM_INLINE void store(bfloat16 *y, vec<float, 8> value) {
-        __m256i bits = _mm256_castps_si256(value.v);
-        __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-        __m256i half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
-        __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value.v, value.v, _CMP_UNORD_Q));
-        __m256i rounded = _mm256_blendv_epi8(
-            _mm256_add_epi32(bits, half), _mm256_or_si256(bits, _mm256_set1_epi32(0x400000)), nan);
-        __m256i upper = _mm256_srli_epi32(rounded, 16);
+        __m256i upper = rounded_bits(value);
         __m128i packed = _mm_packus_epi32(
             _mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
         _mm_storeu_si128((__m128i *)y, packed);
@@ -158,11 +160,8 @@ template <> struct elements<bfloat16, 16> {
         __m512i bits = _mm512_castps_si512(value.v);
         __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, bits, 16), _mm512_set1_epi32(1));
         __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-        __mmask16 nan = _mm512_cmp_ps_mask(value.v, value.v, _CMP_UNORD_Q);
-        __m512i rounded = _mm512_mask_or_epi32(
-            _mm512_add_epi32(bits, half), nan, bits, _mm512_set1_epi32(0x400000));
-        __m256i upper = _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_maskz_srli_epi32(0xffff, rounded, 16));
-        _mm256_storeu_si256((__m256i *)y, upper);
+        __m512i upper = _mm512_maskz_srli_epi32(0xffff, _mm512_add_epi32(bits, half), 16);
+        _mm256_storeu_si256((__m256i *)y, _mm512_maskz_cvtepi32_epi16(0xffff, upper));
     }
 };
 #endif

@@ -11,6 +11,11 @@ cdef inline Py_ssize_t elements_to_line(const element *y) noexcept nogil:
     return <Py_ssize_t>((64 - (<size_t>y & 63)) & 63) // <Py_ssize_t>sizeof(element)
 
 
+cdef inline Py_ssize_t ahead_in_row(const element *like, Py_ssize_t n) noexcept nogil:
+    """How many elements ahead the last pass, of n elements, asks for what is read next."""
+    return n if n * <Py_ssize_t>sizeof(element) <= NEXT_ROW else elements_ahead(like)
+
+
 cdef void normalize_in_double(
     const element *x, element *y, Py_ssize_t n, Py_ssize_t step, const Scales *scales,
     const row_kind *after,
@@ -25,11 +30,12 @@ cdef void normalize_in_double(
 
 cdef void normalize(
     const element *x,       # IN  n elements
-    element *y,             # OUT n elements; may be x, but not if `stream`
+    element *y,             # OUT n elements
     Py_ssize_t n,           # more than a bundle has
-    const Scales *scales, const row_kind *after, bint stream,
+    const Scales *scales, const row_kind *after, const Job *job,
 ) noexcept nogil:
-    cdef Py_ssize_t lanes = lanes_of(x), i = 0
+    cdef bint stream = job.stream
+    cdef Py_ssize_t lanes = lanes_of(x), i = 0, ahead = ahead_in_row(x, n)
     cdef bundle_scales[element] k = splat_scales(
         x, scales.centre, head_of_scale(x, scales.scale), rest_of_scale(scales.scale),
         scales.shift,
@@ -41,12 +47,15 @@ cdef void normalize(
             return
     # The last bundle overlaps the one before it: it is read before that is written.
     last = normalized_at(after, x, n - lanes, 0, k)
-    if y != x:
+    if not job.in_place:
         # Stores that cross lines take twice as long, and NumPy's arrays begin where they like.
         i = elements_to_line(y)
         if i:
             store_bundle(y, normalized_at(after, x, 0, 0, k))
     while i + lanes <= n:
+        instnorm_prefetch_bundle(x + i + ahead)
+        if not stream:
+            instnorm_prefetch_bundle(y + i + elements_ahead(y))
         put_bundle(y + i, normalized_at(after, x, i, 0, k), stream)
         i += lanes
     if stream:
@@ -73,14 +82,15 @@ cdef void differentiate_in_double(
 
 cdef void differentiate(
     const element *grad_output, const element *x,   # IN  n elements
-    element *grad_input,    # OUT n elements; may be grad_output or x, but not if `stream`
+    element *grad_input,    # OUT n elements
     Py_ssize_t n,           # more than a bundle has
-    const GradScales *scales, bint through_statistics, const row_kind *after, bint stream,
+    const GradScales *scales, const row_kind *after, const Job *job,
 ) noexcept nogil:
-    cdef Py_ssize_t lanes = lanes_of(x), i = 0, end = n - lanes
+    cdef bint stream = job.stream
+    cdef Py_ssize_t lanes = lanes_of(x), i = 0, end = n - lanes, ahead = ahead_in_row(x, n)
     cdef bundle_grad_scales[element] k = splat_grad_scales(
         x, scales.grad_mean, scales.grad_scale, scales.centre, scales.x_scale, scales.shift,
-        through_statistics,
+        job.through_statistics,
     )
     cdef bundle[element] last
     if element is not double:
@@ -89,11 +99,15 @@ cdef void differentiate(
             return
     # The last bundle overlaps the one before it: it is read before that is written.
     last = gradient_at(after, grad_output, x, end, 0, k)
-    if grad_input != x and grad_input != grad_output:
+    if not job.in_place:
         i = elements_to_line(grad_input)
         if i:
             store_bundle(grad_input, gradient_at(after, grad_output, x, 0, 0, k))
     while i <= end:
+        instnorm_prefetch_bundle(grad_output + i + ahead)
+        instnorm_prefetch_bundle(x + i + ahead)
+        if not stream:
+            instnorm_prefetch_bundle(grad_input + i + elements_ahead(x))
         put_bundle(grad_input + i, gradient_at(after, grad_output, x, i, 0, k), stream)
         i += lanes
     if stream:
@@ -148,6 +162,25 @@ cdef inline Moments row_moments(
     return row
 
 
+cdef inline Py_ssize_t last_chunk(Py_ssize_t start, Py_ssize_t end) noexcept nogil:
+    """Where the part of a row begins that is written first: its end is still in the cache."""
+    return start if end - start < 2 * CHUNK else end - CHUNK
+
+
+cdef inline void normalize_span(
+    const element *x, element *y, Py_ssize_t start, Py_ssize_t end, const Scales *scales,
+    const row_kind *row, const Job *job,
+) noexcept nogil:
+    """A part of a row whose statistics are known."""
+    cdef row_kind after
+    cdef Py_ssize_t at
+    while start < end:
+        at = last_chunk(start, end)
+        after = advanced(row, at, sizeof(element))
+        normalize(x + at, y + at, end - at, scales, &after, job)
+        end = at
+
+
 cdef void forward_rows(
     const element *x,
     element *y,             # OUT NULL: only the statistics are asked for
@@ -165,7 +198,7 @@ cdef void forward_rows(
         finish_row(&moments, job, row)
         if y != NULL:
             scales = scales_of_row(x, &moments, job, row)
-            normalize(x + at, y + at, job.length, &scales, &after, job.stream)
+            normalize_span(x + at, y + at, 0, job.length, &scales, &after, job)
 
 
 cdef void apply_rows(
@@ -184,7 +217,7 @@ cdef void apply_rows(
         if job.length <= SHORT:
             normalize_short(x + at, y + at, job.length, &scales, &after)
         else:
-            normalize(x + at, y + at, job.length, &scales, &after, job.stream)
+            normalize(x + at, y + at, job.length, &scales, &after, job)
 
 
 cdef inline void finish_products(
@@ -224,12 +257,16 @@ cdef inline void differentiate_span(
     Py_ssize_t end, const Job *job, Py_ssize_t row, const row_kind *whole,
 ) noexcept nogil:
     """A part of a row whose sums are known."""
-    cdef row_kind after = advanced(whole, start, sizeof(element))
     cdef GradScales scales = grad_scales_of(x, job, row)
-    differentiate(
-        grad_output + start, x + start, grad_input + start, end - start, &scales,
-        job.through_statistics, &after, job.stream,
-    )
+    cdef row_kind after
+    cdef Py_ssize_t at
+    while start < end:
+        at = last_chunk(start, end)
+        after = advanced(whole, at, sizeof(element))
+        differentiate(
+            grad_output + at, x + at, grad_input + at, end - at, &scales, &after, job
+        )
+        end = at
 
 
 cdef void backward_rows(
@@ -274,14 +311,6 @@ cdef inline Py_ssize_t part_start(Py_ssize_t length, int threads, int thread) no
     return min(share(blocks_in(length), threads, thread) * BLOCK, length)
 
 
-cdef inline void normalize_span(
-    const element *x, element *y, Py_ssize_t start, Py_ssize_t end, const Scales *scales,
-    const row_kind *row, bint stream,
-) noexcept nogil:
-    cdef row_kind after = advanced(row, start, sizeof(element))
-    normalize(x + start, y + start, end - start, scales, &after, stream)
-
-
 cdef bint forward_split_rows(
     const element *x,
     element *y,             # OUT NULL: only the statistics are asked for
@@ -311,7 +340,7 @@ cdef bint forward_split_rows(
         for thread in prange(job.threads, num_threads=job.threads, schedule="static"):
             start = part_start(job.length, job.threads, thread)
             end = part_start(job.length, job.threads, thread + 1)
-            normalize_span(x + at, y + at, start, end, &scales, &after, job.stream)
+            normalize_span(x + at, y + at, start, end, &scales, &after, job)
     free(moments)
     return True
 

@@ -40,11 +40,15 @@ template <class E> INSTNORM_INLINE void store_bundle(E *y, bundle<E> value) {
 INSTNORM_INLINE doubles load_doubles(const double *x) { return of_float<double, 8>::load(x); }
 INSTNORM_INLINE void store_doubles(double *y, doubles v) { of_float<double, 8>::store(y, v); }
 
-template <class E> INSTNORM_INLINE octet<E> splat_octet(const E *, double value) {
-    return splat_to<octet<E>>::of((compute<E>)value);
+// A NaN among the coefficients is the plain one: `rounded_bits` in half.hpp relies on that.
+template <class E> INSTNORM_INLINE compute<E> coefficient(const E *, double value) {
+    return plain_nan(vec<compute<E>, 1>{(compute<E>)value}).v;
 }
-template <class E> INSTNORM_INLINE bundle<E> splat_bundle(const E *, double value) {
-    return splat_to<bundle<E>>::of((compute<E>)value);
+template <class E> INSTNORM_INLINE octet<E> splat_octet(const E *like, double value) {
+    return splat_to<octet<E>>::of(coefficient(like, value));
+}
+template <class E> INSTNORM_INLINE bundle<E> splat_bundle(const E *like, double value) {
+    return splat_to<bundle<E>>::of(coefficient(like, value));
 }
 INSTNORM_INLINE doubles splat_doubles(double value) { return splat_to<doubles>::of(value); }
 // One of eight numbers in memory, in all places.
@@ -119,11 +123,18 @@ template <class E> INSTNORM_INLINE doubles totals_of_octets(const octet<E> *rows
 }
 template <class E> INSTNORM_INLINE doubles widen(octet<E> value) { return widened<8>(value); }
 template <class E> INSTNORM_INLINE octet<E> narrow(const E *, doubles value) {
-    return rounded_to<compute<E>>::template of<8>(value);
+    return plain_nan(rounded_to<compute<E>>::template of<8>(value));
 }
-template <class E> INSTNORM_INLINE doubles load_as_doubles(const E *x) {
-    return widened<8>(load_octet(x));
+// N elements in double. float32 is widened from memory, four by four where registers hold four
+// doubles: half of a register would have to be moved first.
+template <int N, class E> INSTNORM_INLINE vec<double, N> load_wide(const E *x) {
+    if constexpr (sizeof(E) == 4 && !fits_register(N, sizeof(double))) {
+        return {load_wide<N / 2>(x), load_wide<N / 2>(x + N / 2)};
+    } else {
+        return widened<N>(elements<E, N>::load(x));
+    }
 }
+template <class E> INSTNORM_INLINE doubles load_as_doubles(const E *x) { return load_wide<8>(x); }
 // The double nearest to a number that the type holds in which E is computed.
 template <class E> INSTNORM_INLINE double rounded(const E *, double value) { return (compute<E>)value; }
 
@@ -217,5 +228,9 @@ INSTNORM_INLINE void stream_end() {
 #else
 #define instnorm_prefetch(address) ((void)(address))
 #endif
+// The lines of a bundle: its address says of which type.
+#define instnorm_prefetch_bundle(address) \
+    (instnorm_prefetch(address),          \
+     sizeof(*(address)) < 4 ? (void)0 : instnorm_prefetch((const char *)(address) + 64))
 
 }  // namespace instnorm

@@ -25,6 +25,10 @@ cdef inline Py_ssize_t lanes_of(const element *like) noexcept nogil:
     return 16 if element is double else 32
 
 
+cdef inline Py_ssize_t elements_ahead(const element *like) noexcept nogil:
+    return AHEAD // <Py_ssize_t>sizeof(element)
+
+
 cdef inline double most_missed(const element *like) noexcept nogil:
     return PILOT_MISSED_DOUBLE if element is double else PILOT_MISSED
 
@@ -180,6 +184,7 @@ cdef inline void centred_sums(
     double *most,           # OUT the largest part of sum2 that a lane has between two flushes
 ) noexcept nogil:
     cdef Py_ssize_t lanes = lanes_of(x), i = 0, end, whole = n - n % lanes
+    cdef Py_ssize_t ahead = elements_ahead(x)
     cdef bundle[element] d, lane1, lane2
     cdef bundle[element] zero = splat_bundle(x, 0), centre = splat_bundle(x, pilot)
     cdef doubles wide1 = splat_doubles(0), wide2 = wide1
@@ -189,6 +194,7 @@ cdef inline void centred_sums(
         lane1 = zero
         lane2 = zero
         while i < end:
+            instnorm_prefetch_bundle(x + i + ahead)
             d = difference_at(after, x, i, centre)
             lane1 = lane1 + d
             lane2 = fma(d, d, lane2)
@@ -250,6 +256,7 @@ cdef Products block_products(
     cdef row_kind after = advanced(row, at, sizeof(element))
     cdef Products out
     cdef Py_ssize_t lanes = lanes_of(x), i = 0, end, whole = n - n % lanes
+    cdef Py_ssize_t ahead = elements_ahead(x)
     cdef bundle[element] g, d, lane1, lane2
     cdef bundle[element] zero = splat_bundle(x, 0), around = splat_bundle(x, centre)
     cdef doubles wide1 = splat_doubles(0), wide2 = wide1, wide3 = wide1
@@ -258,6 +265,8 @@ cdef Products block_products(
         lane1 = zero
         lane2 = zero
         while i < end:
+            instnorm_prefetch_bundle(grad_output + i + ahead)
+            instnorm_prefetch_bundle(x + i + ahead)
             factors_at(&after, grad_output, x, i, 0, around, &g, &d)
             lane1 = lane1 + g
             lane2 = fma(g, d, lane2)

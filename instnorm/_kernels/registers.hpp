@@ -223,6 +223,19 @@ INSTNORM_INLINE whole<T, N> zero_where_not_positive(whole<T, N> test, whole<T, N
 }
 INSTNORM_BY_HALVES_2(zero_where_not_positive)
 
+// The same NaN wherever a is one.
+template <class T, int N> INSTNORM_INLINE whole<T, N> plain_nan(whole<T, N> a) {
+    constexpr T nan = __builtin_nan("");
+    if constexpr (N == 1) {
+        return {a.v == a.v ? a.v : nan};
+#if INSTNORM_HAS_VECTORS
+    } else {
+        return {a.v == a.v ? a.v : nan - typename whole<T, N>::raw{}};
+#endif
+    }
+}
+INSTNORM_BY_HALVES_1(plain_nan)
+
 // The bits of a and of mask, a vec of bit patterns.
 template <class T, int N> INSTNORM_INLINE whole<T, N> operator&(whole<T, N> a, whole<T, N> mask) {
     if constexpr (N == 1) {

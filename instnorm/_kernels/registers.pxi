@@ -45,6 +45,7 @@ cdef extern from "_kernels/memory.hpp" namespace "instnorm" nogil:
     # In the type that the elements of `like` are computed in, the only thing that it says.
     octet[E] splat_octet[E](const E *like, double value) noexcept
     bundle[E] splat_bundle[E](const E *like, double value) noexcept
+    double coefficient[E](const E *like, double value) noexcept
     doubles splat_doubles(double value) noexcept
     octet[E] splat_number[E](const E *like, const void *numbers, int place) noexcept
 
@@ -293,6 +294,10 @@ cdef extern from "_kernels/epilogue.hpp" namespace "instnorm" nogil:
 
 cdef extern from "_kernels/memory.hpp" nogil:
     void instnorm_prefetch(const void *address) noexcept
+    void instnorm_prefetch_bundle(const float *address) noexcept
+    void instnorm_prefetch_bundle(const double *address) noexcept
+    void instnorm_prefetch_bundle(const float16 *address) noexcept
+    void instnorm_prefetch_bundle(const bfloat16 *address) noexcept
 
 cdef extern from "_kernels/machine.hpp" nogil:
     const int INSTNORM_HAS_OPENMP

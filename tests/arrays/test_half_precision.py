@@ -151,6 +151,31 @@ def test_every_number_is_a_gradient(shape, dtype, layout):
     assert_equal(grad_input, g)
 
 
+@signalling_nans
+@in_both_layouts
+@in_both_types
+@pytest.mark.parametrize("wide", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(2, 17, 7, 7), (2, 17, 3), (2, 3, 40, 40), (1, 32, 40, 40)])
+def test_any_nan_among_the_parameters_makes_nan(shape, wide, dtype, layout):
+    # All bits of it are set: rounded as a number, it would become 0.
+    nan = np.full(shape[1:2], -1, np.dtype(wide).str.replace("f", "i")).view(wide)
+    wide_nan = np.full(shape[1:2], -1, np.int64).view(float)
+    x, g = layout(sample(shape, dtype)), layout(sample(shape, dtype, 1))
+    mean, rstd = np.zeros(shape[1]), np.ones(shape[1])
+    _, mean_of_x, rstd_of_x = instance_norm(x, return_stats=True)
+    for y in (
+        instance_norm(x, nan),
+        instance_norm(x, None, nan),
+        instance_norm(x, mean=wide_nan, var=rstd),
+        instance_norm_backward(g, x, nan, mean=mean_of_x, rstd=rstd_of_x)[0],
+        instance_norm_backward(g, x, mean=mean, rstd=wide_nan, use_input_stats=False)[0],
+    ):
+        assert np.isnan(y.astype(np.float32)).all()
+    below = instance_norm(x, activation="leaky_relu", negative_slope=wide_nan[:1])
+    expected = instance_norm(x).astype(np.float32)
+    assert_equal(below, np.where(expected > 0, expected, np.nan))
+
+
 # --- the ends of the range -------------------------------------------------------------
 
 # The smallest subnormals, ordinary numbers, and such that their squares or sums overflow.

@@ -841,6 +841,9 @@ def test_writing_past_the_caches_changes_no_bit(shape, layout, dtype):
     assert same_bits(later, x)
     assert same_bits(grad_input, g)
     assert same_bits(grad_later, g)
+    ended = instance_norm(x, weight, weight, residual=g)
+    instance_norm(x, weight, weight, residual=g, out=g)
+    assert same_bits(ended, g)
 
 
 @pytest.mark.usefixtures("restore_threads")
