@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -144,9 +144,10 @@ def instance_norm(
         )
         if inplace:
             _check_inplace(input, weight, bias, after)
+    settings = (given, eps, running, after)
     if autograd.is_recorded(input, weight, bias, residual, slope):
-        return InstanceNorm.apply(input, weight, bias, residual, slope, given, eps, running, after)
-    return _run(input, weight, bias, residual, slope, given, eps, running, after)[0]
+        return InstanceNorm.apply(input, weight, bias, residual, slope, settings)
+    return _as_output(_run(input, weight, bias, residual, slope, settings)[0], input, after)
 
 
 class Epilogue(NamedTuple):
@@ -160,6 +161,12 @@ class Epilogue(NamedTuple):
 
 PLAIN = Epilogue(None, None, 0.01, False)
 
+# What there is besides Tensors: mean and var, where these are given; eps; the running statistics
+# that take in those of the input, with momentum; and what follows.
+_Settings: TypeAlias = (
+    "tuple[tuple[Array, Array] | None, float, tuple[Input, Input, float] | None, Epilogue]"
+)
+
 
 def normalize_by(
     input: Tensor,
@@ -172,10 +179,10 @@ def normalize_by(
 ) -> Tensor:
     """As `instance_norm`, by constants of shape (N, C)."""
     after = PLAIN if mask is None else Epilogue(mask, None, 0.01, False)
-    arguments = (input, weight, bias, None, None, (mean, var), eps, None, after)
+    arguments = (input, weight, bias, None, None, ((mean, var), eps, None, after))
     if autograd.is_recorded(input, weight, bias):
         return InstanceNorm.apply(*arguments)
-    return _run(*arguments)[0]
+    return _as_output(_run(*arguments)[0], input, after)
 
 
 def adaptive_instance_norm(content: Input, style: Input, eps: float = 1e-5) -> Tensor:
@@ -312,39 +319,51 @@ def _run(
     bias: Tensor | None,
     residual: Tensor | None,
     slope: Tensor | None,
-    given: tuple[Array, Array] | None,
-    eps: float,
-    running: tuple[Input, Input, float] | None,
-    after: Epilogue,
+    settings: _Settings,
     return_stats: bool = False,
-) -> tuple[Tensor, Any, Any]:
-    """y, mean and rstd; `given` holds mean and var. Else `running` takes in those of the input."""
-    mean, var = given or (None, None)
-    kept = return_stats or running is not None
+) -> tuple[Array, Any, Any]:
+    """y, mean and rstd; these two are None where nobody asks for them."""
+    given, eps, running, after = settings
+    kept: Any = return_stats or running is not None
     weight_data = None if weight is None else weight.data
     bias_data = None if bias is None else bias.data
-    options: dict[str, Any] = {"mean": mean, "var": var, "eps": eps, "return_stats": kept}
-    if after is not PLAIN:
-        options.update(
+    found: Any
+    if given is None and after is PLAIN:
+        # At once, as small inputs wait for this.
+        found = arrays.instance_norm(input.data, weight_data, bias_data, eps=eps, return_stats=kept)
+    else:
+        mean, var = given or (None, None)
+        found = arrays.instance_norm(
+            input.data,
+            weight_data,
+            bias_data,
+            mean=mean,
+            var=var,
+            eps=eps,
+            return_stats=kept,
             mask=after.mask,
             residual=None if residual is None else residual.data,
             activation=after.activation,
             negative_slope=after.negative_slope if slope is None else slope.data,
             out=input.data if after.inplace else None,
         )
-    found: Any = arrays.instance_norm(input.data, weight_data, bias_data, **options)
-    results: Any = found if kept else (found, None, None)
-    y, used_mean, used_rstd = results
+    results: tuple[Array, Any, Any] = found if kept else (found, None, None)
     if running is not None:
-        _update_running(running, used_mean, used_rstd, eps, input, after.mask)
-    if not after.inplace:
-        return Tensor._of(y), used_mean, used_rstd
-    input.mark_changed()
-    return input.view_of_memory(y), used_mean, used_rstd
+        _update_running(running, *results[1:], eps, input, after.mask)
+    if after.inplace:
+        input.mark_changed()
+    return results
+
+
+def _as_output(y: Array, input: Tensor, after: Epilogue) -> Tensor:
+    return input.view_of_memory(y) if after.inplace else Tensor._of(y)
 
 
 class InstanceNorm(Function):
     """Instance normalization by the compiled kernels."""
+
+    # Whether weight and bias differ in dtype.
+    mixed = False
 
     @staticmethod
     def forward(
@@ -354,39 +373,38 @@ class InstanceNorm(Function):
         bias: Tensor | None,
         residual: Tensor | None,
         slope: Tensor | None,
-        given: tuple[Array, Array] | None,
-        eps: float,
-        running: tuple[Input, Input, float] | None,
-        after: Epilogue,
+        settings: _Settings,
     ) -> Any:
-        """Normalize, by the input's own statistics where none are given; `running` takes those."""
-        y, used_mean, used_rstd = _run(
-            input, weight, bias, residual, slope, given, eps, running, after, True
-        )
-        ctx.eps, ctx.use_input_stats, ctx.after = eps, given is None, after
-        ctx.mixed = (
-            bias is not None and bias.data.dtype != (input if weight is None else weight).data.dtype
-        )
+        """Normalize, by the input's own statistics where none are given."""
+        array, mean, rstd = _run(input, weight, bias, residual, slope, settings, True)
+        ctx.settings = settings
+        after = settings[3]
+        if bias is not None:
+            other = (input if weight is None else weight).data
+            ctx.mixed = bias.data.dtype != other.dtype
         # The bias has a part in the gradient only by what the activation passes, and by its shape.
-        needed = bias if after is not PLAIN or (bias is not None and bias.ndim == 2) else None
-        if not after.inplace:
-            ctx.save_for_backward(input, weight, used_mean, used_rstd, needed, residual, slope)
-            return y.data
-        ctx.save_for_backward(y, weight, used_mean, used_rstd, needed, residual, slope)
+        if after is PLAIN and (bias is None or bias.data.ndim == 1):
+            ctx.save_for_backward(input, weight, mean, rstd)
+            return array
+        y = _as_output(array, input, after)
+        kept = y if after.inplace else input
+        ctx.save_for_backward(kept, weight, mean, rstd, bias, residual, slope)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         """Run the backward kernel; where the result is to be differentiated, Tensor operations."""
-        input, weight, mean, rstd, bias, residual, slope = ctx.saved_tensors
-        after = ctx.after
+        input, weight, mean, rstd, *others = ctx.saved_tensors
+        bias, residual, slope = others or (None, None, None)
+        of_input, eps, _, after = ctx.settings
+        use_input_stats = of_input is None
         grads: Any
         if autograd.is_grad_enabled():
-            given = None if ctx.use_input_stats else (mean, rstd)
+            given = None if use_input_stats else (mean, rstd)
             if after.inplace:
                 input = _input_of_output(ctx, input, weight, mean, rstd, bias, residual)
             grads = _differentiable_backward(
-                grad_output, input, weight, bias, residual, slope, given, ctx.eps, after
+                grad_output, input, weight, bias, residual, slope, given, eps, after
             )
         elif after is PLAIN and bias is None:
             # The array function narrows the parameters' gradients to one dtype. Where weight and
@@ -398,10 +416,10 @@ class InstanceNorm(Function):
                 None if weight is None else weight.data,
                 mean=mean,
                 rstd=rstd,
-                use_input_stats=ctx.use_input_stats,
+                use_input_stats=use_input_stats,
             )
             # At once, as small inputs wait for this; the graph drops what nobody wants.
-            return (*map(Tensor._of, grads[:3]), None, None, None, None, None, None)
+            return (*map(Tensor._of, grads[:3]), None, None, None)
         else:
             grads = arrays.gradients(
                 grad_output.data,
@@ -414,7 +432,7 @@ class InstanceNorm(Function):
                 residual=None if residual is None else residual.data,
                 activation=after.activation,
                 negative_slope=after.negative_slope if slope is None else slope.data,
-                use_input_stats=ctx.use_input_stats,
+                use_input_stats=use_input_stats,
                 from_output=after.inplace,
             )
         # Only arguments that are there need a gradient, and get one.
@@ -422,7 +440,7 @@ class InstanceNorm(Function):
         found = [
             (g if isinstance(g, Tensor) else Tensor._of(g)) if need else None for need, g in wanted
         ]
-        return (*found, *(None for _ in range(9 - len(found))))
+        return (*found, *(None for _ in range(6 - len(found))))
 
 
 def _input_of_output(
@@ -435,7 +453,7 @@ def _input_of_output(
     residual: Tensor | None,
 ) -> Tensor:
     """The input that was overwritten, with its place in the graph, for second derivatives."""
-    after = ctx.after
+    after = ctx.settings[3]
     v = output.data.astype(np.promote_types(output.dtype, np.float32))
     if after.activation is not None:
         v = np.where(v > 0, v, v / after.negative_slope)
