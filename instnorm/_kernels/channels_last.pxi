@@ -587,9 +587,7 @@ cdef inline bint scales_of_sample(
             pilot = load_doubles(space.pilot + c)
             offset = load_doubles(space.offset + c)
         misfits += not set_scales(
-            like, &space.numbers, c, pilot, offset,
-            load_some(job.rstd + row + c, grid.channels - c),
-            weights_of(job, row + c), biases_of(job, row + c),
+            like, &space.numbers, c, &pilot, &offset, job, row + c, grid.channels - c
         )
     repeat(like, space.numbers.centre, grid)
     repeat(like, space.numbers.scale, grid)

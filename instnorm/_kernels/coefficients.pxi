@@ -277,14 +277,16 @@ cdef inline octet[element] *octet_at(
 
 cdef inline bint set_scales(
     const element *like, coefficients *out, Py_ssize_t place,
-    doubles pilot, doubles offset, doubles rstd, doubles weight, doubles bias,
+    const doubles *pilot, const doubles *offset,    # IN  mean = pilot + offset
+    const Job *job, Py_ssize_t row,
+    Py_ssize_t n,           # rows there are, of the eight
 ) noexcept nogil:
-    """As scales_of. False: float32 does not hold a scale."""
-    cdef octet[element] centre = narrow(like, pilot + offset)
-    cdef doubles scale = rstd * weight
+    """As scales_of, of the rows from `row` on. False: float32 does not hold a scale."""
+    cdef octet[element] centre = narrow(like, pilot[0] + offset[0])
+    cdef doubles scale = load_some(job.rstd + row, n) * weights_of(job, row)
     octet_at(like, out.centre, place)[0] = centre
     octet_at(like, out.shift, place)[0] = narrow(
-        like, bias - ((pilot - widen(centre)) + offset) * scale
+        like, biases_of(job, row) - ((pilot[0] - widen(centre)) + offset[0]) * scale
     )
     if element is double:
         octet_at(like, out.scale, place)[0] = narrow(like, scale)

@@ -158,6 +158,7 @@ cdef inline void normalize_group(
     const element **row, element *y, const Group *group, const Job *job,
     const double *pilot, const double *offset, const row_kind *kind,
 ) noexcept nogil:
+    cdef doubles pilots = load_doubles(pilot), offsets = load_doubles(offset)
     cdef octet[element] numbers[COEFFICIENTS]
     cdef coefficients k = coefficients_in(numbers, sizeof(octet[element]))
     cdef octet_scales[element] of_row
@@ -165,9 +166,7 @@ cdef inline void normalize_group(
     cdef Py_ssize_t i, at, n = group.length
     cdef row_kind after
     cdef bint fit = set_scales(
-        row[0], &k, 0, load_doubles(pilot), load_doubles(offset),
-        load_some(job.rstd + group.row, group.count),
-        weights_of(job, group.row), biases_of(job, group.row),
+        row[0], &k, 0, &pilots, &offsets, job, group.row, group.count
     )
     for i in range(group.count):
         at = group.row + i
@@ -330,15 +329,15 @@ cdef inline bint set_group_epilogue(
     """False: float32 cannot compute what the activation of some row was applied to."""
     cdef octet[element] numbers[COEFFICIENTS]
     cdef coefficients k
+    cdef doubles means, zeros = splat_doubles(0)
     cdef Py_ssize_t i
     cdef bint fit = True
     if row_kind is not no_epilogue:
         k = coefficients_in(numbers, sizeof(octet[element]))
-        fit = set_scales(
-            x, &k, 0, load_some(job.mean + group.row, group.count), splat_doubles(0),
-            load_some(job.rstd + group.row, group.count),
-            weights_of(job, group.row), biases_of(job, group.row),
-        ) or job.from_output
+        means = load_some(job.mean + group.row, group.count)
+        fit = (
+            set_scales(x, &k, 0, &means, &zeros, job, group.row, group.count) or job.from_output
+        )
         set_signs(x, &k, 0, job, group.row, group.count)
         for i in range(GROUP):
             set_row_epilogue(x, after + i, job, group.row + min(i, group.count - 1))
