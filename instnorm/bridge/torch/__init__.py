@@ -13,7 +13,7 @@ Examples
 >>> y = model(torch.rand(1, 3, 16, 16))
 """
 
-from instnorm.bridge.torch.functional import instance_norm
+from instnorm.bridge.torch.functional import enabled, instance_norm
 from instnorm.bridge.torch.modules import (
     InstanceNorm1d,
     InstanceNorm2d,
@@ -35,6 +35,7 @@ __all__ = [
     "collect_statistics",
     "convert",
     "converted",
+    "enabled",
     "fixed_statistics",
     "instance_norm",
     "revert",

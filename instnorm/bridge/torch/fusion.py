@@ -71,6 +71,17 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
+def traced_call(module: nn.Module, input: fx.Proxy, **options: Any) -> fx.Proxy:
+    """A call of a module as one node of a trace, as tracers make it of PyTorch's own layers.
+
+    These go by the name of a class's package. A norm cannot be traced into: it is no function of
+    PyTorch's.
+    """
+    given = {name: option for name, option in options.items() if option is not None}
+    path = input.tracer.path_of_module(module)
+    return input.tracer.create_proxy("call_module", path, (input,), given)
+
+
 def described(norm: nn.Module) -> str:
     """What a norm does besides normalizing, in words; '' for nothing."""
     found = norm.__dict__.get(KEY)
@@ -90,6 +101,8 @@ class _Absorbed:
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Hand on what is activated already; activate where hooks on the norm forbade that."""
+        if isinstance(input, fx.Proxy):
+            return traced_call(self, input)
         (norm,) = self.__dict__[KEY]
         if has_hooks(norm):
             return super().forward(input)  # type: ignore[misc]
