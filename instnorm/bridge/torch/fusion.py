@@ -15,7 +15,6 @@ multiplies by a positive number, the other does as well.
 from __future__ import annotations
 
 import importlib
-import itertools
 import operator
 from collections import Counter
 from collections.abc import Iterator
@@ -27,11 +26,6 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
-PRODUCERS = (  # whose backward pass needs no output of theirs
-    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-    nn.Linear,
-)
 # Where a fused norm keeps what it does besides, and a rewritten module its code.
 KEY = "_instnorm_fusion"
 CODE = "_instnorm_code"
@@ -96,7 +90,7 @@ def described(norm: nn.Module) -> str:
 # --- modules whose order says it ----------------------------------------------------------
 
 
-class _Absorbed:
+class Absorbed:
     """What an activation's module is while its norm applies the activation."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -109,15 +103,15 @@ class _Absorbed:
         return input
 
 
-class AbsorbedReLU(_Absorbed, nn.ReLU):
+class AbsorbedReLU(Absorbed, nn.ReLU):
     """A `ReLU` that the norm before it applies."""
 
 
-class AbsorbedLeakyReLU(_Absorbed, nn.LeakyReLU):
+class AbsorbedLeakyReLU(Absorbed, nn.LeakyReLU):
     """A `LeakyReLU` that the norm before it applies."""
 
 
-class AbsorbedPReLU(_Absorbed, nn.PReLU):
+class AbsorbedPReLU(Absorbed, nn.PReLU):
     """A `PReLU` that the norm before it applies."""
 
 
@@ -128,15 +122,17 @@ ABSORBED: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def _is_plain_sequential(module: nn.Module) -> bool:
+def is_plain_sequential(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
-def _chain(module: nn.Module) -> Iterator[nn.Module]:
+def sequence(module: nn.Module) -> Iterator[nn.Module]:
     """The modules that a Sequential runs, one after the other, nested ones included."""
-    for child in module.children() if _is_plain_sequential(module) else ():
-        if _is_plain_sequential(child) and not has_hooks(child):
-            yield from _chain(child)
+    # Not `children()`, which leaves out what comes a second time.
+    for child in module._modules.values() if is_plain_sequential(module) else ():
+        assert child is not None
+        if is_plain_sequential(child) and not has_hooks(child):
+            yield from sequence(child)
         else:
             yield child
 
@@ -148,7 +144,7 @@ class Calls:
         self.traces: dict[nn.Module, fx.Graph | None] = {
             module: _traced(module, lambda m: True)
             for module in model.modules()
-            if not _is_plain_sequential(module) and any(module.children())
+            if not is_plain_sequential(module) and any(module.children())
         }
         self._count: Counter[int] = Counter()
         for module in model.modules():
@@ -157,7 +153,7 @@ class Calls:
     def _called_by(self, module: nn.Module) -> Iterator[nn.Module]:
         """What is called; all that may be, where the code of a module cannot be traced."""
         trace = self.traces.get(module)
-        if _is_plain_sequential(module):
+        if is_plain_sequential(module):
             yield from (child for child in module._modules.values() if child is not None)
         elif trace is None:
             yield from module.children()
@@ -174,9 +170,9 @@ class Calls:
 def fuse_sequences(model: nn.Module, is_norm: Any, calls: Calls) -> None:
     """Let norms apply the activations that follow them in sequences."""
     for module in model.modules():
-        if not _is_plain_sequential(module):
+        if not is_plain_sequential(module):
             continue
-        chain = list(_chain(module))
+        chain = list(sequence(module))
         for place, norm in enumerate(chain):
             if not is_norm(norm) or KEY in norm.__dict__ or calls.is_shared(norm):
                 continue
@@ -237,7 +233,7 @@ def fuse_traced(model: nn.Module, is_norm: Any) -> None:
     """Let norms apply what follows them in the code of the modules that hold them."""
     for module in reversed(list(model.modules())):  # the inner ones first
         norms = [m for m in module.modules() if is_norm(m) and KEY not in m.__dict__]
-        if is_norm(module) or _is_plain_sequential(module) or not norms or has_code(module):
+        if is_norm(module) or is_plain_sequential(module) or not norms or has_code(module):
             continue
         inner = [m for m in module.modules() if m is not module]
         if any(has_code(m) for m in inner) or any(has_hooks(m) for m in inner if any(m.children())):
@@ -424,53 +420,6 @@ def rewritten_class(cls: type[nn.Module]) -> type[nn.Module]:
             },
         )
     return _rewritten[cls]
-
-
-# --- in place ---------------------------------------------------------------------------------
-
-
-def overwrite_inputs(norms: list[nn.Module]) -> None:
-    """Let norms take the memory of their inputs, if these can be found from their outputs."""
-    for norm in norms:
-        fusion = norm.__dict__.get(KEY, Fusion())
-        invertible = fusion.activation is None or (
-            fusion.activation == "leaky_relu" and not fusion.prelu and fusion.negative_slope > 0
-        )
-        if invertible:
-            norm.__dict__[KEY] = fusion._replace(inplace=True)
-
-
-def norms_after_convolutions(model: nn.Module, is_norm: Any, calls: Calls) -> Iterator[nn.Module]:
-    """The norms whose input is a convolution's output, and goes nowhere else: before fusion."""
-    for module in model.modules():
-        if _is_plain_sequential(module):
-            for before, norm in itertools.pairwise(_chain(module)):
-                if is_norm(norm) and _is_producer(before) and not calls.is_shared(norm):
-                    yield norm
-            continue
-        trace = calls.traces.get(module)
-        for node in trace.nodes if trace is not None else ():
-            if node.op == "call_module" and _comes_from_producer(module, node):
-                norm = module.get_submodule(str(node.target))
-                if is_norm(norm):
-                    yield norm
-
-
-def _comes_from_producer(module: nn.Module, call: fx.Node) -> bool:
-    source = call.args[0] if call.args else None
-    return (
-        isinstance(source, fx.Node)
-        and source.op == "call_module"
-        and len(source.users) == 1
-        and _is_producer(module.get_submodule(str(source.target)))
-    )
-
-
-def _is_producer(module: nn.Module) -> bool:
-    """Whether a module's result is a convolution's, which nobody else sees."""
-    while _is_plain_sequential(module) and len(module._modules) and not has_hooks(module):
-        module = list(module.children())[-1]
-    return isinstance(module, PRODUCERS) and not has_hooks(module)
 
 
 # --- the way back -------------------------------------------------------------------------------

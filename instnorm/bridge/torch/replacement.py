@@ -11,6 +11,11 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from instnorm.bridge.torch import fusion, modules
+from instnorm.bridge.torch.inplace import (
+    Overwriting,
+    norms_after_convolutions,
+    overwrite_inputs,
+)
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -57,7 +62,7 @@ def convert(
     inplace : bool, default False
         Whether norms whose input is the result of a convolution that nobody else needs take its
         memory, and keep only their output for the backward pass: those with a LeakyReLU that
-        was fused, or without an activation. A weight that is 0, or far smaller than the bias, is
+        was fused, or without an activation, unless something writes into their output in turn. A weight that is 0, or far smaller than the bias, is
         an error in the forward pass then.
     output_memory_format : torch.memory_format, optional
         The layout of what the norms return. PyTorch's always return contiguous memory, and code
@@ -120,12 +125,13 @@ def convert(
     if not (fuse_activation or inplace):
         return model
     calls = fusion.Calls(model)
-    after_convolutions = list(fusion.norms_after_convolutions(model, _is_ours, calls))
+    after_convolutions = list(norms_after_convolutions(model, _is_ours, calls))
     if fuse_activation:
         fusion.fuse_sequences(model, _is_ours, calls)
         fusion.fuse_traced(model, _is_ours)
     if inplace:
-        fusion.overwrite_inputs(after_convolutions)
+        overwritten = Overwriting(model, _is_ours).norms
+        overwrite_inputs(norm for norm in after_convolutions if norm not in overwritten)
     return model
 
 
