@@ -14,6 +14,7 @@ multiplies by a positive number, the other does as well.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import operator
 from collections import Counter
@@ -148,9 +149,9 @@ class Calls:
         }
         self._count: Counter[int] = Counter()
         for module in model.modules():
-            self._count.update(map(id, self._called_by(module)))
+            self._count.update(map(id, self.called_by(module)))
 
-    def _called_by(self, module: nn.Module) -> Iterator[nn.Module]:
+    def called_by(self, module: nn.Module) -> Iterator[nn.Module]:
         """What is called; all that may be, where the code of a module cannot be traced."""
         trace = self.traces.get(module)
         if is_plain_sequential(module):
@@ -407,11 +408,16 @@ def _rebuild(cls: type[nn.Module]) -> nn.Module:
 def rewritten_class(cls: type[nn.Module]) -> type[nn.Module]:
     """A class like another one, of modules that run the code they carry."""
     if cls not in _rewritten:
+
+        @functools.wraps(cls.forward)  # tracers want to know its arguments
+        def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return _run_code(self, *args, **kwargs)
+
         _rewritten[cls] = type(
             cls.__name__,
             (cls,),
             {
-                "forward": _run_code,
+                "forward": forward,
                 "_rewritten_from": cls,
                 "__reduce_ex__": lambda self, _: (_rebuild, (cls,), self.__dict__),
                 "__setstate__": _set_state,

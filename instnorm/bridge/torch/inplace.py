@@ -19,6 +19,7 @@ from instnorm.bridge.torch.fusion import (
     Absorbed,
     Calls,
     Fusion,
+    has_code,
     has_hooks,
     is_plain_sequential,
     sequence,
@@ -92,8 +93,20 @@ class Overwriting:
 
     def __init__(self, model: nn.Module, is_norm: Callable[[nn.Module], bool]) -> None:
         self._is_norm = is_norm
-        self._traces = Calls(model).traces
-        self.norms = {norm for module in model.modules() for norm in self._overwritten_in(module)}
+        self._calls = Calls(model)
+        self._traces = self._calls.traces
+        modules = set(model.modules()) - set(self._inlined_in(model))
+        self.norms = {norm for module in modules for norm in self._overwritten_in(module)}
+
+    def _inlined_in(self, model: nn.Module) -> Iterator[nn.Module]:
+        """The modules that do not run, as the code of one around them has theirs in it."""
+        for module in filter(has_code, model.modules()):
+            reached, found = [module], {module}
+            while reached:
+                new = set(self._calls.called_by(reached.pop())) - found
+                reached += new
+                found |= new
+            yield from set(module.modules()) - found
 
     def _overwritten_in(self, module: nn.Module) -> Iterator[nn.Module]:
         if is_plain_sequential(module):
