@@ -124,6 +124,7 @@ ABSORBED: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def is_plain_sequential(module: nn.Module) -> bool:
+    """Whether a module runs its children in their order, and nothing else."""
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
@@ -196,10 +197,49 @@ def _absorb(norm: nn.Module, activation: nn.Module, found: Fusion) -> None:
 # --- modules whose code is traced -----------------------------------------------------------
 
 
+_INPLACE_OPERATORS = {
+    f"__{function.__name__}__": function
+    for function in (
+        *(operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv),
+        *(operator.imod, operator.ipow, operator.iand, operator.ior, operator.ixor),
+        *(operator.ilshift, operator.irshift, operator.setitem),
+    )
+}
+
+
+class _Proxy(fx.Proxy):
+    """One that records ``x += y`` as what it is: torch.fx would make ``x = x + y`` of it."""
+
+
+def _recorded(function: Any) -> Any:
+    return lambda self, *args: self.tracer.create_proxy(
+        "call_function", function, (self, *args), {}
+    )
+
+
+for _name, _function in _INPLACE_OPERATORS.items():
+    setattr(_Proxy, _name, _recorded(_function))
+
+
+def writes_into_first(call: fx.Node) -> bool:
+    """Whether a call of a function or a method writes into its first argument."""
+    target = call.target
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    if call.kwargs.get("inplace") is True or target in _INPLACE_OPERATORS.values():
+        return True
+    by_place = getattr(target, "__module__", "") == "torch.nn.functional" and True in [
+        argument for argument in call.args if isinstance(argument, bool)
+    ]
+    return by_place or name in _INPLACE_OPERATORS or (name.endswith("_") and name[-2] != "_")
+
+
 class _Tracer(fx.Tracer):
     def __init__(self, is_leaf: Any) -> None:
         super().__init__()
         self._is_leaf = is_leaf
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return bool(self._is_leaf(m)) or super().is_leaf_module(m, module_qualified_name)
@@ -285,6 +325,9 @@ def _pattern(module: nn.Module, norm: fx.Node) -> _Pattern | None:
         residual = second if first is last else first
         overwrites = user.target in (operator.iadd, "add_") and first is residual
         if not isinstance(residual, fx.Node) or residual is last or overwrites:
+            return None
+        # The norm is to wait for the residual: its input must not change until then.
+        if any(map(writes_into_first, norm.all_input_nodes[0].users)):
             return None
         user = _only_user(user)
     if user is None:

@@ -1,14 +1,13 @@
 """Which norms of a model may take the memory of their inputs.
 
-Those whose input is the result of a convolution that nobody else needs, and into whose output, which
-is what is kept for the backward pass, nothing is written: by an in-place activation that was not
-fused, for one.
+Those whose input is the result of a convolution that nobody else needs, and into whose output
+nothing is written, by an in-place activation that was not fused, for one: the output is what is kept
+for the backward pass.
 """
 
 from __future__ import annotations
 
 import itertools
-import operator
 from collections.abc import Callable, Iterable, Iterator
 
 from torch import fx, nn
@@ -23,16 +22,13 @@ from instnorm.bridge.torch.fusion import (
     has_hooks,
     is_plain_sequential,
     sequence,
+    writes_into_first,
 )
 
 PRODUCERS = (  # whose backward pass needs no output of theirs
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
     nn.Linear,
-)
-_INPLACE_OPERATORS = (
-    *(operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ipow),
-    operator.setitem,
 )
 
 
@@ -89,7 +85,7 @@ def _is_producer(module: nn.Module) -> bool:
 
 
 class Overwriting:
-    """Where a model, as it is fused, writes into the results of norms; unknown where untraceable."""
+    """Into which norms' results a model writes as it is fused; what cannot be traced is unknown."""
 
     def __init__(self, model: nn.Module, is_norm: Callable[[nn.Module], bool]) -> None:
         self._is_norm = is_norm
@@ -148,12 +144,14 @@ class Overwriting:
     def _is_overwritten(self, module: nn.Module, node: fx.Node) -> bool:
         for user in node.users:
             if user.op != "call_module":
-                if user.args and user.args[0] is node and _is_inplace(user):
+                if user.args and user.args[0] is node and writes_into_first(user):
                     return True
                 continue
             called = module.get_submodule(str(user.target))
-            if self._is_overwritten(module, user) if _hands_on(called) else (
-                self._writes_into_input(called)
+            if (
+                self._is_overwritten(module, user)
+                if _hands_on(called)
+                else (self._writes_into_input(called))
             ):
                 return True
         return False
@@ -167,14 +165,3 @@ def _hands_on(module: nn.Module) -> bool:
 
 def _working(module: nn.Module) -> list[nn.Module]:
     return [part for part in sequence(module) if not _hands_on(part)]
-
-
-def _is_inplace(call: fx.Node) -> bool:
-    target = call.target
-    name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    if call.kwargs.get("inplace") is True or target in _INPLACE_OPERATORS:
-        return True
-    by_place = getattr(target, "__module__", "") == "torch.nn.functional" and True in [
-        argument for argument in call.args if isinstance(argument, bool)
-    ]
-    return by_place or (name.endswith("_") and not name.endswith("__"))

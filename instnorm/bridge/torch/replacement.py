@@ -62,8 +62,9 @@ def convert(
     inplace : bool, default False
         Whether norms whose input is the result of a convolution that nobody else needs take its
         memory, and keep only their output for the backward pass: those with a LeakyReLU that
-        was fused, or without an activation, unless something writes into their output in turn. A weight that is 0, or far smaller than the bias, is
-        an error in the forward pass then.
+        was fused, or without an activation, unless something writes into their output in turn.
+        A weight that is 0, or far smaller than the bias, is an error in the forward pass then;
+        so is, in the backward pass, what code that cannot be traced writes into an output.
     output_memory_format : torch.memory_format, optional
         The layout of what the norms return. PyTorch's always return contiguous memory, and code
         may rely on it, by a ``view`` after the norm: that takes ``torch.contiguous_format`` here.
