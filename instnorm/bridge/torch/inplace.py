@@ -1,8 +1,8 @@
 """Which norms of a model may take the memory of their inputs.
 
 Those whose input is the result of a convolution that nobody else needs, and into whose output
-nothing is written, by an in-place activation that was not fused, for one: the output is what is kept
-for the backward pass.
+nothing is written, by an in-place activation that was not fused, for one: the output is what is
+kept for the backward pass.
 """
 
 from __future__ import annotations
