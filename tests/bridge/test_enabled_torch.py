@@ -194,9 +194,10 @@ def test_other_modes_see_the_call():
         torch.testing.assert_close(y, bridge.instance_norm(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_a_default_device_is_in_nobodys_way(device, calls):
-    x = normal(2, 3, 4, 5).requires_grad_()
+def test_a_default_device_is_in_nobodys_way(device, dtype, calls):
+    x = normal(2, 3, 4, 5).to(dtype).requires_grad_()
     with torch.device(device):
         y = bridge.instance_norm(x)
         y.backward(x.detach())

@@ -124,7 +124,7 @@ def instance_norm(
         return input.tracer.create_proxy("call_function", instance_norm, (input, *stats), options)
     if input.dtype in _QUANTIZED:
         raise TypeError(
-            f"input is {input.dtype}, expected a float tensor: quantized ones are for PyTorch's own "
+            f"input is {input.dtype}, expected a float tensor: quantized is for PyTorch's own "
             "layers; revert(model) before torch.ao.quantization.prepare, which swaps those alone"
         )
     if after is arrays.PLAIN and not arrays.is_per_sample(weight, bias):
