@@ -36,7 +36,10 @@ def output_of(script, folder):
     return done.stdout
 
 
-USES = sorted(path.name for path in (EXAMPLES / "uses").glob("*.py"))
+USES = [
+    pytest.param(path.name, marks=[pytest.mark.torch] if "torch" in path.name else [])
+    for path in sorted((EXAMPLES / "uses").glob("*.py"))
+]
 
 
 @pytest.mark.slow
