@@ -1,7 +1,7 @@
-"""A style net in PyTorch over a photograph in tiles: with seams, and by the statistics of the whole.
+"""A style net in PyTorch over a photograph in tiles, with seams, and without by `Statistics`.
 
-The net first learns to paint one photograph in the style of another, which is what random filters see
-there on average (Ustyuzhaninov et al. 2016).
+The net first learns to paint one photograph in the style of another, which is what random filters
+see there on average (Ustyuzhaninov et al. 2016).
 
 Run it from the repository: python examples/uses/torch_tiles.py [FOLDER]
 Needs PyTorch: pip install instnorm[torch]
@@ -113,8 +113,8 @@ with torch.inference_mode():
         seamless = in_tiles()
 
 for name, image in {"tile by tile": apart, "by the statistics of the whole": seamless}.items():
-    difference = (image - whole).abs()
-    print(f"{name}: differs from the whole by {difference.mean():.0e} on average, {difference.max():.0e} at most")
+    off = (image - whole).abs()
+    print(f"{name}: {off.mean():.1e} off on average, {off.max():.1e} at most")
 
 figure = Figure(figsize=(12, 2.7), layout="constrained")
 panels = {"photograph": photo, "tile by tile": apart, "by collected statistics": seamless}
