@@ -303,11 +303,13 @@ def _is_being_transformed() -> bool:
     return bool(
         _are_functorch_transforms_active()
         or _len_torch_dispatch_stack()
-        or any(
-            # These two do not ask for PyTorch's operator.
-            not isinstance(_get_function_stack_at(place), (enabled, DeviceContext))
-            for place in range(_len_torch_function_stack())
-        )
+        or (_len_torch_function_stack() and _is_function_mode_enabled())
         or _is_tracing()
         or forward_ad._current_level >= 0
     )
+
+
+def _is_function_mode_enabled() -> bool:
+    """Whether there is one that may do something else with an instance norm."""
+    modes = map(_get_function_stack_at, range(_len_torch_function_stack()))
+    return not all(isinstance(mode, (enabled, DeviceContext)) for mode in modes)
