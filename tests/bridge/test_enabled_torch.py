@@ -8,6 +8,7 @@ from helpers.beside_torch import torch
 from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.functional import instance_norm as imported
+from torch.utils.checkpoint import checkpoint
 
 from instnorm.bridge import torch as bridge
 from instnorm.bridge.torch import enabled, operators
@@ -106,6 +107,16 @@ def test_gradients_and_running_statistics(cls, calls):
     assert calls == ["forward", "backward", "forward"]
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_a_checkpoint_computes_again_what_is_decorated(use_reentrant, calls):
+    x, g = normal(2, 3, 4, 5).requires_grad_(), normal(2, 3, 4, 5, seed=1)
+    (expected,) = torch.autograd.grad(F.instance_norm(2 * x), x, g)
+    function = enabled()(lambda x: F.instance_norm(2 * x))
+    checkpoint(function, x, use_reentrant=use_reentrant).backward(g)
+    assert calls == ["forward", "forward", "backward"]
+    torch.testing.assert_close(x.grad, expected)
 
 
 @pytest.mark.parametrize("cls", [Functional, Inside, Decorated])

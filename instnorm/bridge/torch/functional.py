@@ -156,9 +156,9 @@ class enabled(contextlib.ContextDecorator, TorchFunctionMode):  # noqa: N801 - a
     it; `torch.compile` traces it without a graph break. While it holds, each call of a function
     of PyTorch's is looked at first, which takes it about a microsecond.
 
-    Calls of `torch.instance_norm`, which the function is made of, stay PyTorch's. What
-    `torch.utils.checkpoint` computes again in a backward pass, it must compute in the same way:
-    that pass belongs into the block too.
+    Calls of `torch.instance_norm`, which the function is made of, stay PyTorch's. PyTorch
+    suspends modes in a backward pass: a function that `torch.utils.checkpoint` computes again
+    there has the block inside, or is decorated.
 
     Examples
     --------
