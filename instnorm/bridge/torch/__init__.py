@@ -1,4 +1,4 @@
-"""Instance norm inside PyTorch: its layers, its function, and `convert` for whole models.
+"""Instance norm inside PyTorch: layers, the function, `convert` for models, `enabled` for calls.
 
 The layers are subclasses of PyTorch's own, so models, state dicts and training loops stay
 as they are. On the CPU they compute with this package's kernels; whatever those do not
