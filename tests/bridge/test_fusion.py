@@ -442,6 +442,18 @@ def test_gradients_in_place(name):
         torch.autograd.grad(loss, inputs, create_graph=True)
 
 
+class ReturnsItsInput(torch.autograd.Function):
+    """As that by which fully_shard follows what goes into a module."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return grad_output
+
+
 def test_misuse_in_place_is_found_out():
     x = normal(2, 3, 4, 5).requires_grad_()
     before = x.detach().clone()
@@ -450,6 +462,10 @@ def test_misuse_in_place_is_found_out():
             bridge.instance_norm(tensor, inplace=True)
     torch.testing.assert_close(x.detach(), before, rtol=0, atol=0)
     h = x * 2
+    for tensor in (h.chunk(2)[0], ReturnsItsInput.apply(h)):
+        with pytest.raises(RuntimeError, match="a view that PyTorch lets nobody overwrite"):
+            bridge.instance_norm(tensor, inplace=True)
+    torch.testing.assert_close(h.detach(), 2 * before, rtol=0, atol=0)
     needs_h = h * h
     y = bridge.instance_norm(h, inplace=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
