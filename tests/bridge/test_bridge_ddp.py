@@ -1,4 +1,4 @@
-"""Converted models under DistributedDataParallel: two processes, and the gradients of one."""
+"""Converted models under data parallelism and sharding: two processes, and the gradients of one."""
 
 import subprocess
 import sys
@@ -13,13 +13,21 @@ WORKER = TESTS / "helpers" / "ddp_worker.py"
 RANKS = 2
 
 
-def test_two_ranks_find_the_gradients_of_the_whole_batch(tmp_path):
+@pytest.mark.parametrize(
+    "way",
+    [
+        "DDP",
+        pytest.param("FSDP", marks=pytest.mark.slow),
+        pytest.param("fully_shard", marks=pytest.mark.slow),
+    ],
+)
+def test_two_ranks_find_the_gradients_of_the_whole_batch(way, tmp_path):
     from helpers import ddp_worker
 
     processes = [
         subprocess.Popen(
             [
-                *(sys.executable, WORKER, str(rank), str(RANKS)),
+                *(sys.executable, WORKER, way, str(rank), str(RANKS)),
                 *(tmp_path / "rendezvous", tmp_path / "gradients.pt"),
             ],
             stderr=subprocess.PIPE,
@@ -34,10 +42,14 @@ def test_two_ranks_find_the_gradients_of_the_whole_batch(tmp_path):
     finally:
         for process in processes:
             process.kill()
+            process.communicate()
     found = torch.load(tmp_path / "gradients.pt")
 
     model, *batch = ddp_worker.model_and_batch()
-    expected = ddp_worker.gradients(model, model, *batch)  # PyTorch's own layers
-    assert found.keys() == expected.keys()
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-14)
+    ddp_worker.backward(model, *batch)  # PyTorch's own layers
+    expected = ddp_worker.gradients(model)
+    assert found.keys() == ddp_worker.FORMS.keys()
+    for gradients in found.values():
+        assert gradients.keys() == expected.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-9, atol=1e-13)

@@ -76,21 +76,6 @@ def truth(x, weight, bias, grad_output, **options):
     return y.detach(), [None if t is None else t.grad for t in leaves]
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """Names of the kernels' entries, in the order in which they are called."""
-    seen = []
-
-    def recorded(name, function, *args):
-        seen.append(name)
-        return function(*args)
-
-    for name in ("forward", "backward"):
-        function = getattr(arrays, name)
-        monkeypatch.setattr(arrays, name, functools.partial(recorded, name, function))
-    return seen
-
-
 # --- values, gradients, layouts ------------------------------------------------------
 
 

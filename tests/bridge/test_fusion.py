@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import operator
 import pickle
 from contextlib import nullcontext
 
@@ -187,6 +188,102 @@ def test_in_place_is_where_a_convolution_comes_before(name):
         assert model[1](between).data_ptr() == between.data_ptr()
 
 
+class Inlined(nn.Module):
+    """Two ways to a block: what is rewritten is the code of the outer one, with the block's."""
+
+    class Outer(nn.Module):
+        def __init__(self, block):
+            super().__init__()
+            self.block = block
+
+        def forward(self, x):
+            return self.block(x) + x
+
+    def __init__(self):
+        super().__init__()
+        self.block = SharedActivation()
+        self.outer = self.Outer(self.block)
+
+    def forward(self, x):
+        return self.outer(x)
+
+
+def test_in_place_goes_by_the_code_that_runs():
+    model = convert(Inlined(), fuse_activation=True, inplace=True)
+    assert [*converted(model).fused.values()] == [
+        "leaky_relu, inplace",
+        "residual, leaky_relu, inplace",
+    ]
+
+
+class Then(nn.Module):
+    """A norm in a module of its own, and what somebody does to its result."""
+
+    def __init__(self, function, *before):
+        super().__init__()
+        self.part, self.function = nn.Sequential(conv(), norm(), *before), function
+        self.block = self.Block()
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act, self.conv = nn.SiLU(inplace=True), conv()
+
+        def forward(self, x):
+            return self.conv(self.act(x))
+
+    def forward(self, x):
+        return self.function(self, self.part(x), x)
+
+
+def set_zero(_, y, x):
+    y[:, 0] = 0
+    return y
+
+
+@pytest.mark.parametrize(
+    ("make", "in_place"),
+    [
+        (lambda: nn.Sequential(conv(), norm(), nn.SiLU(inplace=True)), False),
+        (lambda: nn.Sequential(conv(), norm(), nn.SiLU()), True),
+        (lambda: nn.Sequential(conv(), norm(), nn.Dropout(0.0), nn.SiLU(inplace=True)), False),
+        (lambda: nn.Sequential(conv(), norm(), nn.Dropout(0.0, inplace=True), conv()), False),
+        (lambda: nn.Sequential(nn.Sequential(conv(), norm()), nn.ELU(inplace=True)), False),
+        (lambda: nn.Sequential(Then(lambda s, y, x: y), nn.ELU(inplace=True)), False),
+        (lambda: nn.Sequential(Then(lambda s, y, x: y), conv()), True),
+        (lambda: Then(lambda s, y, x: s.block(y)), False),
+        (lambda: Then(lambda s, y, x: F.silu(y, True)), False),
+        (lambda: Then(lambda s, y, x: F.silu(y, inplace=True)), False),
+        (lambda: Then(lambda s, y, x: F.silu(y)), True),
+        (lambda: Then(lambda s, y, x: torch.sigmoid_(y)), False),
+        (lambda: Then(lambda s, y, x: y.sigmoid_()), False),
+        (lambda: Then(lambda s, y, x: y.__iadd__(x)), False),
+        (lambda: Then(lambda s, y, x: operator.iadd(y, x)), False),
+        (lambda: Then(lambda s, y, x: operator.iadd(x * 1, y)), True),
+        (lambda: Then(set_zero), False),
+        (lambda: Then(lambda s, y, x: operator.imul(y, x), nn.LeakyReLU()), False),
+        (lambda: Then(lambda s, y, x: y * x, nn.LeakyReLU(inplace=True)), True),
+    ],
+)
+@pytest.mark.parametrize("fuse_activation", [False, True])
+def test_a_norm_whose_result_is_written_into_is_not_in_place(make, in_place, fuse_activation):
+    torch.manual_seed(0)
+    model, x, g = randomized(make()), normal(2, 4, 6, 7), normal(2, 4, 6, 7, seed=1)
+    expected = passes(copy.deepcopy(model), x, g)
+    convert(model, fuse_activation=fuse_activation, inplace=True)
+    assert_same(passes(model, x, g), expected)
+    if fuse_activation:
+        assert any("inplace" in fused for fused in converted(model).fused.values()) == in_place
+
+
+def test_a_module_counts_each_time_that_a_sequential_calls_it():
+    act = nn.Softplus()
+    model = randomized(nn.Sequential(conv(), norm(), act, conv(), norm(), act, nn.ReLU()))
+    x, g = normal(2, 4, 6, 7), normal(2, 4, 6, 7, seed=1)
+    expected = passes(copy.deepcopy(model), x, g)
+    assert_same(passes(convert(model, fuse_activation=True), x, g), expected)
+
+
 def test_in_place_is_nowhere_else():
     branch = nn.Sequential(nn.ReLU(), norm(), nn.LeakyReLU())
     convert(branch, fuse_activation=True, inplace=True)
@@ -217,6 +314,32 @@ def test_a_hook_sees_the_norm_alone(name):
             assert converted(model).fused
     for n in norms:
         torch.testing.assert_close(seen["after", n], seen["before", n], rtol=1e-9, atol=1e-9)
+
+
+class Aliases(nn.Module):
+    """What is written in place is seen under its other names."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm1, self.norm2 = conv(), norm(), norm()
+
+    def forward(self, x):
+        h = alias = self.conv(x)
+        h += 1
+        out = F.relu(self.norm1(x)) + alias
+        other = self.norm2(h)
+        h *= 2
+        return F.relu(other + h) + out
+
+
+def test_what_is_written_in_place_stays_so():
+    model = randomized(Aliases())
+    with torch.no_grad():  # where PyTorch lets a norm's input be overwritten
+        x = normal(2, 4, 6, 7)
+        expected = model(x)
+        convert(model, fuse_activation=True)
+        assert converted(model).fused == {"norm1": "relu"}
+        torch.testing.assert_close(model(x), expected)
 
 
 def test_a_hook_that_was_there_forbids_fusion():
@@ -319,6 +442,18 @@ def test_gradients_in_place(name):
         torch.autograd.grad(loss, inputs, create_graph=True)
 
 
+class ReturnsItsInput(torch.autograd.Function):
+    """As that by which fully_shard follows what goes into a module."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return grad_output
+
+
 def test_misuse_in_place_is_found_out():
     x = normal(2, 3, 4, 5).requires_grad_()
     before = x.detach().clone()
@@ -327,6 +462,10 @@ def test_misuse_in_place_is_found_out():
             bridge.instance_norm(tensor, inplace=True)
     torch.testing.assert_close(x.detach(), before, rtol=0, atol=0)
     h = x * 2
+    for tensor in (h.chunk(2)[0], ReturnsItsInput.apply(h)):
+        with pytest.raises(RuntimeError, match="a view that PyTorch lets nobody overwrite"):
+            bridge.instance_norm(tensor, inplace=True)
+    torch.testing.assert_close(h.detach(), 2 * before, rtol=0, atol=0)
     needs_h = h * h
     y = bridge.instance_norm(h, inplace=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):

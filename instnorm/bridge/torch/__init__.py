@@ -1,4 +1,4 @@
-"""Instance norm inside PyTorch: its layers, its function, and `convert` for whole models.
+"""Instance norm inside PyTorch: layers, the function, `convert` for models, `enabled` for calls.
 
 The layers are subclasses of PyTorch's own, so models, state dicts and training loops stay
 as they are. On the CPU they compute with this package's kernels; whatever those do not
@@ -13,7 +13,7 @@ Examples
 >>> y = model(torch.rand(1, 3, 16, 16))
 """
 
-from instnorm.bridge.torch.functional import instance_norm
+from instnorm.bridge.torch.functional import enabled, instance_norm
 from instnorm.bridge.torch.modules import (
     InstanceNorm1d,
     InstanceNorm2d,
@@ -35,6 +35,7 @@ __all__ = [
     "collect_statistics",
     "convert",
     "converted",
+    "enabled",
     "fixed_statistics",
     "instance_norm",
     "revert",

@@ -199,7 +199,8 @@ def _reinterpreted(tensor: Tensor, dtype: torch.dtype, stride: tuple[int, ...]) 
 
     Autograd forbids in-place operations on views that a `Function` returns.
     """
-    return torch.empty(0, dtype=dtype).set_(tensor.untyped_storage(), 0, tensor.shape, stride)
+    nothing = torch.empty(0, dtype=dtype, device="cpu")  # whatever the default device is
+    return nothing.set_(tensor.untyped_storage(), 0, tensor.shape, stride)
 
 
 def _use_threads_of_torch() -> None:

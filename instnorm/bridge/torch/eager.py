@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch._C._autograd import CreationMeta, _get_creation_meta
 from torch.autograd.graph import increment_version
 
 from instnorm.arrays import update_running as update_running_arrays
@@ -58,6 +59,12 @@ def _check_overwritable(input: Tensor) -> None:
         raise RuntimeError(
             "a leaf Tensor that requires grad, or a view of one, is the input of an instance norm "
             "with inplace=True, which would overwrite it"
+        )
+    if input._is_view() and _get_creation_meta(input) is not CreationMeta.DEFAULT:
+        raise RuntimeError(
+            "a view that PyTorch lets nobody overwrite is the input of an instance norm with "
+            "inplace=True: one of several outputs, as of torch.chunk, or a custom Function's, as "
+            "what a module is given that fully_shard was applied to by itself"
         )
 
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch._C import (
     _are_functorch_transforms_active,
-    _is_torch_function_mode_enabled,
+    _get_function_stack_at,
     _is_tracing,
     _len_torch_dispatch_stack,
+    _len_torch_function_stack,
 )
 from torch.autograd import forward_ad
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._device import DeviceContext
 
 from instnorm.arrays import check_inplace, check_invertible
 from instnorm.bridge.torch import arrays, eager, operators
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+_QUANTIZED = frozenset([torch.qint8, torch.quint8, torch.qint32, torch.quint4x2, torch.quint2x4])
 
 
 def instance_norm(
@@ -111,6 +118,15 @@ def instance_norm(
             batch = running_mean, running_var, used_mean, used_rstd, momentum, eps, length
             way.update(*batch, mask)
         return output
+    if isinstance(input, fx.Proxy):
+        stats = running_mean, running_var, weight, bias, use_input_stats, momentum, eps
+        options = {**after._asdict(), "residual": residual, "negative_slope": negative_slope}
+        return input.tracer.create_proxy("call_function", instance_norm, (input, *stats), options)
+    if input.dtype in _QUANTIZED:
+        raise TypeError(
+            f"input is {input.dtype}, expected a float tensor: quantized is for PyTorch's own "
+            "layers; revert(model) before torch.ao.quantization.prepare, which swaps those alone"
+        )
     if after is arrays.PLAIN and not arrays.is_per_sample(weight, bias):
         return F.instance_norm(
             input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
@@ -128,6 +144,43 @@ def instance_norm(
         slope,
         after,
     )
+
+
+class enabled(contextlib.ContextDecorator, TorchFunctionMode):  # noqa: N801 - as torch.no_grad
+    """In its ``with`` block, `torch.nn.functional.instance_norm` is computed by the kernels.
+
+    For code that calls the function, as own layers and libraries do. However it was imported,
+    what it is given that `instance_norm` has kernels for takes them, and all else PyTorch's
+    operator. PyTorch's own layers call the function too, and need not be converted inside. Like
+    `torch.no_grad`, it decorates functions, can be nested, and holds for the thread that entered
+    it; `torch.compile` traces it without a graph break. While it holds, each call of a function
+    of PyTorch's is looked at first, which takes it about a microsecond.
+
+    Calls of `torch.instance_norm`, which the function is made of, stay PyTorch's. PyTorch
+    suspends modes in a backward pass: a function that `torch.utils.checkpoint` computes again
+    there has the block inside, or is decorated.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch.nn import functional as F
+    >>> from instnorm.bridge.torch import enabled
+    >>> x = torch.full((1, 1, 3), 0.1)  # of which PyTorch's operator makes up to 0.03
+    >>> with enabled():
+    ...     F.instance_norm(x)
+    tensor([[[0., 0., 0.]]])
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is F.instance_norm and all(given in _PLAIN for given in types):
+            func = instance_norm
+        return func(*args, **(kwargs or {}))
 
 
 def instance_norm_by(
@@ -148,7 +201,8 @@ def instance_norm_by(
     slope, after = _epilogue(mask, activation, negative_slope, inplace)
     if inplace:
         _check_inplace(input, weight, bias, slope, after)
-    used_mean, used_var = (torch.tensor(s).expand(input.shape[:2]).clone() for s in (mean, var))
+    given = (torch.tensor(s, device="cpu") for s in (mean, var))
+    used_mean, used_var = (s.expand(input.shape[:2]).clone() for s in given)
     return eager.normalize(input, weight, bias, used_mean, used_var, eps, residual, slope, after)[0]
 
 
@@ -202,12 +256,13 @@ def _check_inplace(
     """Refuse what could not be found from the output."""
     check_inplace(after.activation, after.negative_slope if slope is None else slope)
     # Compiled code cannot go by what the weights are.
-    if weight is not None and not torch.compiler.is_compiling():
+    dtype = arrays.NUMPY_DTYPES.get(input.dtype)
+    if weight is not None and dtype is not None and not torch.compiler.is_compiling():
         weights, shifts = (None if p is None else p.detach().double().cpu() for p in (weight, bias))
         check_invertible(
             arrays.as_array(weights),
             None if shifts is None else arrays.as_array(shifts),
-            arrays.NUMPY_DTYPES[input.dtype],
+            dtype,
         )
 
 
@@ -248,7 +303,13 @@ def _is_being_transformed() -> bool:
     return bool(
         _are_functorch_transforms_active()
         or _len_torch_dispatch_stack()
-        or _is_torch_function_mode_enabled()
+        or (_len_torch_function_stack() and _is_function_mode_enabled())
         or _is_tracing()
         or forward_ad._current_level >= 0
     )
+
+
+def _is_function_mode_enabled() -> bool:
+    """Whether there is one that may do something else with an instance norm."""
+    modes = map(_get_function_stack_at, range(_len_torch_function_stack()))
+    return not all(isinstance(mode, (enabled, DeviceContext)) for mode in modes)

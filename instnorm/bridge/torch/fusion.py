@@ -14,8 +14,8 @@ multiplies by a positive number, the other does as well.
 
 from __future__ import annotations
 
+import functools
 import importlib
-import itertools
 import operator
 from collections import Counter
 from collections.abc import Iterator
@@ -27,11 +27,6 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
-PRODUCERS = (  # whose backward pass needs no output of theirs
-    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-    nn.Linear,
-)
 # Where a fused norm keeps what it does besides, and a rewritten module its code.
 KEY = "_instnorm_fusion"
 CODE = "_instnorm_code"
@@ -71,6 +66,17 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
+def traced_call(module: nn.Module, input: fx.Proxy, **options: Any) -> fx.Proxy:
+    """A call of a module as one node of a trace, as tracers make it of PyTorch's own layers.
+
+    These go by the name of a class's package. A norm cannot be traced into: it is no function of
+    PyTorch's.
+    """
+    given = {name: option for name, option in options.items() if option is not None}
+    path = input.tracer.path_of_module(module)
+    return input.tracer.create_proxy("call_module", path, (input,), given)
+
+
 def described(norm: nn.Module) -> str:
     """What a norm does besides normalizing, in words; '' for nothing."""
     found = norm.__dict__.get(KEY)
@@ -85,26 +91,28 @@ def described(norm: nn.Module) -> str:
 # --- modules whose order says it ----------------------------------------------------------
 
 
-class _Absorbed:
+class Absorbed:
     """What an activation's module is while its norm applies the activation."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Hand on what is activated already; activate where hooks on the norm forbade that."""
+        if isinstance(input, fx.Proxy):
+            return traced_call(self, input)
         (norm,) = self.__dict__[KEY]
         if has_hooks(norm):
             return super().forward(input)  # type: ignore[misc]
         return input
 
 
-class AbsorbedReLU(_Absorbed, nn.ReLU):
+class AbsorbedReLU(Absorbed, nn.ReLU):
     """A `ReLU` that the norm before it applies."""
 
 
-class AbsorbedLeakyReLU(_Absorbed, nn.LeakyReLU):
+class AbsorbedLeakyReLU(Absorbed, nn.LeakyReLU):
     """A `LeakyReLU` that the norm before it applies."""
 
 
-class AbsorbedPReLU(_Absorbed, nn.PReLU):
+class AbsorbedPReLU(Absorbed, nn.PReLU):
     """A `PReLU` that the norm before it applies."""
 
 
@@ -115,15 +123,18 @@ ABSORBED: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def _is_plain_sequential(module: nn.Module) -> bool:
+def is_plain_sequential(module: nn.Module) -> bool:
+    """Whether a module runs its children in their order, and nothing else."""
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
-def _chain(module: nn.Module) -> Iterator[nn.Module]:
+def sequence(module: nn.Module) -> Iterator[nn.Module]:
     """The modules that a Sequential runs, one after the other, nested ones included."""
-    for child in module.children() if _is_plain_sequential(module) else ():
-        if _is_plain_sequential(child) and not has_hooks(child):
-            yield from _chain(child)
+    # Not `children()`, which leaves out what comes a second time.
+    for child in module._modules.values() if is_plain_sequential(module) else ():
+        assert child is not None
+        if is_plain_sequential(child) and not has_hooks(child):
+            yield from sequence(child)
         else:
             yield child
 
@@ -135,16 +146,16 @@ class Calls:
         self.traces: dict[nn.Module, fx.Graph | None] = {
             module: _traced(module, lambda m: True)
             for module in model.modules()
-            if not _is_plain_sequential(module) and any(module.children())
+            if not is_plain_sequential(module) and any(module.children())
         }
         self._count: Counter[int] = Counter()
         for module in model.modules():
-            self._count.update(map(id, self._called_by(module)))
+            self._count.update(map(id, self.called_by(module)))
 
-    def _called_by(self, module: nn.Module) -> Iterator[nn.Module]:
+    def called_by(self, module: nn.Module) -> Iterator[nn.Module]:
         """What is called; all that may be, where the code of a module cannot be traced."""
         trace = self.traces.get(module)
-        if _is_plain_sequential(module):
+        if is_plain_sequential(module):
             yield from (child for child in module._modules.values() if child is not None)
         elif trace is None:
             yield from module.children()
@@ -161,9 +172,9 @@ class Calls:
 def fuse_sequences(model: nn.Module, is_norm: Any, calls: Calls) -> None:
     """Let norms apply the activations that follow them in sequences."""
     for module in model.modules():
-        if not _is_plain_sequential(module):
+        if not is_plain_sequential(module):
             continue
-        chain = list(_chain(module))
+        chain = list(sequence(module))
         for place, norm in enumerate(chain):
             if not is_norm(norm) or KEY in norm.__dict__ or calls.is_shared(norm):
                 continue
@@ -186,10 +197,49 @@ def _absorb(norm: nn.Module, activation: nn.Module, found: Fusion) -> None:
 # --- modules whose code is traced -----------------------------------------------------------
 
 
+_INPLACE_OPERATORS = {
+    f"__{function.__name__}__": function
+    for function in (
+        *(operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv),
+        *(operator.imod, operator.ipow, operator.iand, operator.ior, operator.ixor),
+        *(operator.ilshift, operator.irshift, operator.setitem),
+    )
+}
+
+
+class _Proxy(fx.Proxy):
+    """One that records ``x += y`` as what it is: torch.fx would make ``x = x + y`` of it."""
+
+
+def _recorded(function: Any) -> Any:
+    return lambda self, *args: self.tracer.create_proxy(
+        "call_function", function, (self, *args), {}
+    )
+
+
+for _name, _function in _INPLACE_OPERATORS.items():
+    setattr(_Proxy, _name, _recorded(_function))
+
+
+def writes_into_first(call: fx.Node) -> bool:
+    """Whether a call of a function or a method writes into its first argument."""
+    target = call.target
+    name = target if isinstance(target, str) else getattr(target, "__name__", "")
+    if call.kwargs.get("inplace") is True or target in _INPLACE_OPERATORS.values():
+        return True
+    by_place = getattr(target, "__module__", "") == "torch.nn.functional" and True in [
+        argument for argument in call.args if isinstance(argument, bool)
+    ]
+    return by_place or name in _INPLACE_OPERATORS or (name.endswith("_") and name[-2] != "_")
+
+
 class _Tracer(fx.Tracer):
     def __init__(self, is_leaf: Any) -> None:
         super().__init__()
         self._is_leaf = is_leaf
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return bool(self._is_leaf(m)) or super().is_leaf_module(m, module_qualified_name)
@@ -224,7 +274,7 @@ def fuse_traced(model: nn.Module, is_norm: Any) -> None:
     """Let norms apply what follows them in the code of the modules that hold them."""
     for module in reversed(list(model.modules())):  # the inner ones first
         norms = [m for m in module.modules() if is_norm(m) and KEY not in m.__dict__]
-        if is_norm(module) or _is_plain_sequential(module) or not norms or has_code(module):
+        if is_norm(module) or is_plain_sequential(module) or not norms or has_code(module):
             continue
         inner = [m for m in module.modules() if m is not module]
         if any(has_code(m) for m in inner) or any(has_hooks(m) for m in inner if any(m.children())):
@@ -275,6 +325,9 @@ def _pattern(module: nn.Module, norm: fx.Node) -> _Pattern | None:
         residual = second if first is last else first
         overwrites = user.target in (operator.iadd, "add_") and first is residual
         if not isinstance(residual, fx.Node) or residual is last or overwrites:
+            return None
+        # The norm is to wait for the residual: its input must not change until then.
+        if any(map(writes_into_first, norm.all_input_nodes[0].users)):
             return None
         user = _only_user(user)
     if user is None:
@@ -398,11 +451,16 @@ def _rebuild(cls: type[nn.Module]) -> nn.Module:
 def rewritten_class(cls: type[nn.Module]) -> type[nn.Module]:
     """A class like another one, of modules that run the code they carry."""
     if cls not in _rewritten:
+
+        @functools.wraps(cls.forward)  # tracers want to know its arguments
+        def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+            return _run_code(self, *args, **kwargs)
+
         _rewritten[cls] = type(
             cls.__name__,
             (cls,),
             {
-                "forward": _run_code,
+                "forward": forward,
                 "_rewritten_from": cls,
                 "__reduce_ex__": lambda self, _: (_rebuild, (cls,), self.__dict__),
                 "__setstate__": _set_state,
@@ -411,53 +469,6 @@ def rewritten_class(cls: type[nn.Module]) -> type[nn.Module]:
             },
         )
     return _rewritten[cls]
-
-
-# --- in place ---------------------------------------------------------------------------------
-
-
-def overwrite_inputs(norms: list[nn.Module]) -> None:
-    """Let norms take the memory of their inputs, if these can be found from their outputs."""
-    for norm in norms:
-        fusion = norm.__dict__.get(KEY, Fusion())
-        invertible = fusion.activation is None or (
-            fusion.activation == "leaky_relu" and not fusion.prelu and fusion.negative_slope > 0
-        )
-        if invertible:
-            norm.__dict__[KEY] = fusion._replace(inplace=True)
-
-
-def norms_after_convolutions(model: nn.Module, is_norm: Any, calls: Calls) -> Iterator[nn.Module]:
-    """The norms whose input is a convolution's output, and goes nowhere else: before fusion."""
-    for module in model.modules():
-        if _is_plain_sequential(module):
-            for before, norm in itertools.pairwise(_chain(module)):
-                if is_norm(norm) and _is_producer(before) and not calls.is_shared(norm):
-                    yield norm
-            continue
-        trace = calls.traces.get(module)
-        for node in trace.nodes if trace is not None else ():
-            if node.op == "call_module" and _comes_from_producer(module, node):
-                norm = module.get_submodule(str(node.target))
-                if is_norm(norm):
-                    yield norm
-
-
-def _comes_from_producer(module: nn.Module, call: fx.Node) -> bool:
-    source = call.args[0] if call.args else None
-    return (
-        isinstance(source, fx.Node)
-        and source.op == "call_module"
-        and len(source.users) == 1
-        and _is_producer(module.get_submodule(str(source.target)))
-    )
-
-
-def _is_producer(module: nn.Module) -> bool:
-    """Whether a module's result is a convolution's, which nobody else sees."""
-    while _is_plain_sequential(module) and len(module._modules) and not has_hooks(module):
-        module = list(module.children())[-1]
-    return isinstance(module, PRODUCERS) and not has_hooks(module)
 
 
 # --- the way back -------------------------------------------------------------------------------

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from instnorm.bridge.torch.arrays import as_array
 from instnorm.bridge.torch.functional import instance_norm, instance_norm_by
-from instnorm.bridge.torch.fusion import KEY, Fusion, has_hooks
+from instnorm.bridge.torch.fusion import KEY, Fusion, has_hooks, traced_call
 
 
 def _apply_instance_norm(self: Any, input: Tensor) -> Tensor:
@@ -32,10 +32,19 @@ def _apply_instance_norm(self: Any, input: Tensor) -> Tensor:
 # them there.
 COLLECTED = "_instnorm_collected"
 FIXED = "_instnorm_fixed"
+# Where a norm keeps the memory format of its output, if it is not the input's.
+OUTPUT_FORMAT = "_instnorm_output_format"
 
 
 def _by_tables(self: Any, input: Tensor, options: dict[str, Any]) -> Tensor:
     """The same, but that each attribute takes a tenth of what `Module.__getattr__` does."""
+    output = _normalized(self, input, options)
+    if OUTPUT_FORMAT in self.__dict__:
+        return output.contiguous(memory_format=self.__dict__[OUTPUT_FORMAT])
+    return output
+
+
+def _normalized(self: Any, input: Tensor, options: dict[str, Any]) -> Tensor:
     if COLLECTED in self.__dict__:
         self.__dict__[COLLECTED].update(as_array(input.detach()))
     if FIXED in self.__dict__:
@@ -68,6 +77,8 @@ def _forward(
 def _forward_eagerly(
     self: Any, input: Tensor, mask: Tensor | None, residual: Tensor | None
 ) -> Tensor:
+    if isinstance(input, fx.Proxy):
+        return traced_call(self, input, mask=mask, residual=residual)
     base = self._base
     found = self.__dict__.get(KEY)
     if found is None and mask is None and residual is None:
