@@ -323,6 +323,26 @@ class MatMul(Function):
         return grad_a, grad_b
 
 
+class Assign(Function):
+    """x with other values at an index."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, index: Any) -> Array:
+        """Copy x, and overwrite."""
+        ctx.index, ctx.shape = index, value.shape
+        result = x.data.copy(order="K")
+        result[index] = value.data
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        """The values get the gradient at the index, and x that of the rest."""
+        kept = np.ones(g.shape, bool)
+        kept[ctx.index] = False
+        value = _unbroadcast(g[ctx.index], ctx.shape) if ctx.needs_input_grad[1] else None
+        return g.where(kept, 0.0), value, None
+
+
 class Where(Function):
     """a where the mask is True, b elsewhere."""
 
@@ -423,6 +443,12 @@ Abs = _elementwise("Abs", np.abs, lambda g, x: g * np.sign(x.data), "x", of_inte
 Exp = _elementwise("Exp", partial(_quietly, np.exp), lambda g, y: g * y, "y")
 Log = _elementwise("Log", partial(_quietly, np.log), lambda g, x: g / x, "x")
 Sqrt = _elementwise("Sqrt", partial(_quietly, np.sqrt), lambda g, y: g / (y * 2), "y")
+Sin = _elementwise("Sin", partial(_quietly, np.sin), lambda g, x: g * x.cos(), "x")
+Cos = _elementwise("Cos", partial(_quietly, np.cos), lambda g, x: -g * x.sin(), "x")
+Sign = _elementwise("Sign", np.sign, lambda g: g.zeros_like(), of_integers=True)
+Round = _elementwise("Round", np.round, lambda g: g.zeros_like(), of_integers=True)
+Floor = _elementwise("Floor", np.floor, lambda g: g.zeros_like(), of_integers=True)
+Ceil = _elementwise("Ceil", np.ceil, lambda g: g.zeros_like(), of_integers=True)
 # The square root of a sum of squares, as in a norm, whose gradient at 0 is 0.
 Root = _elementwise("Root", np.sqrt, lambda g, y: g * (0.5 / y.where(y.data != 0, math.inf)), "y")
 Tanh = _elementwise("Tanh", np.tanh, lambda g, y: g * (1 - y * y), "y")
@@ -631,7 +657,7 @@ def _view_at(array: Array, index: Any) -> Array:
 
 
 def taken_along(x: Tensor, indices: Array, axis: int) -> Tensor:
-    """One element for each index along an axis; `indices` has size 1 there."""
+    """One element for each index along an axis; no index comes twice in a row of them."""
     shape = x.shape
 
     def adjoint(gradient: Array) -> Array:
