@@ -260,6 +260,50 @@ class Div(Function):
         )
 
 
+def floor_divided(a: Array, b: Array) -> Array:
+    """How often b goes into a, a whole number."""
+    return _quietly(np.floor_divide, a, b)
+
+
+class Remainder(Function):
+    """a % b, which has the sign of b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
+        x, y = alike(a, b)
+        ctx.shapes, ctx.quotient = (a.shape, b.shape), floor_divided(x, y)
+        return _quietly(np.remainder, x, y)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """d(a % b) = da - (a // b) db."""
+        (shape_a, shape_b), (need_a, need_b) = ctx.shapes, ctx.needs_input_grad
+        return (
+            _unbroadcast(g, shape_a) if need_a else None,
+            _unbroadcast(-g * ctx.quotient, shape_b) if need_b else None,
+        )
+
+
+class Maximum(Function):
+    """The larger of a and b; where they are equal, they share the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
+        x, y = alike(a, b)
+        ctx.shapes, half = (a.shape, b.shape), (x == y) * 0.5
+        ctx.shares = [(1 - (lost | (x == y)) + half).astype(x.dtype) for lost in (x < y, y < x)]
+        return np.maximum(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Each gets its share; NaN loses nothing."""
+        grad_a, grad_b = (
+            _unbroadcast(g * share, shape) if need else None
+            for share, shape, need in zip(ctx.shares, ctx.shapes, ctx.needs_input_grad, strict=True)
+        )
+        return grad_a, grad_b
+
+
 class Pow(Function):
     """a ** b."""
 

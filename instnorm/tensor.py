@@ -530,15 +530,13 @@ class Tensor:
         return ops.Div.apply(self._operand(other), self)
 
     def __mod__(self, other: Operand) -> Tensor:
-        return self - self // other * other
+        return ops.Remainder.apply(self, self._operand(other))
 
     def __rmod__(self, other: Operand) -> Tensor:
-        return self._operand(other) % self
+        return ops.Remainder.apply(self._operand(other), self)
 
     def __floordiv__(self, other: Operand) -> Tensor:
-        if self.data.dtype.kind in "iu" and self._operand(other).data.dtype.kind in "iu":
-            return Tensor._of(np.asarray(np.floor_divide(*ops.alike(self, self._operand(other)))))
-        return (self / other).floor()
+        return Tensor._of(ops.floor_divided(*ops.alike(self, self._operand(other))))
 
     def __rfloordiv__(self, other: Operand) -> Tensor:
         return self._operand(other) // self
@@ -591,11 +589,7 @@ class Tensor:
 
     def maximum(self, other: Operand) -> Tensor:
         """Return the larger of both, element by element; equal ones share the gradient."""
-        other = self._operand(other)
-        if self.data.dtype.kind in "biu" and other.data.dtype.kind in "biu":
-            return Tensor._of(np.maximum(*ops.alike(self, other)))
-        either = self * 0.5 + other * 0.5  # of equal ones; and NaN, if one is
-        return self.where(self.data > other.data, other.where(other.data > self.data, either))
+        return ops.Maximum.apply(self, self._operand(other))
 
     def minimum(self, other: Operand) -> Tensor:
         """Return the smaller of both, element by element; see `maximum`."""
