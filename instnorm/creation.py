@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from instnorm import _primitives as ops
 from instnorm._layouts import Array
-from instnorm.tensor import Tensor, check_device, sizes_of
+from instnorm.tensor import Tensor, check_device, sizes_of, takes_axis
 
 __all__ = [
     "arange",
@@ -205,7 +205,7 @@ def randint(
         low, high = 0, low
     if size is None:
         raise TypeError("size is missing, expected a sequence of integers")
-    drawn = _generator.integers(low, high, tuple(size))  # type: ignore[arg-type]
+    drawn = _generator.integers(low, high, tuple(size))
     return Tensor(drawn.astype(np.int64 if dtype is None else dtype))
 
 
@@ -306,6 +306,7 @@ def randn_like(
     )
 
 
+@takes_axis
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join Tensors along an axis that they have.
 
@@ -348,6 +349,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return ops.Cat.apply(axis, *[part.to(dtype) for part in parts])
 
 
+@takes_axis
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join Tensors of one shape along a new axis; see `cat`."""
     parts = _checked_parts(tensors)

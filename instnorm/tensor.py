@@ -7,13 +7,13 @@ is in `_primitives`, the graph in `autograd`.
 from __future__ import annotations
 
 import builtins
+import functools
 import math
 import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from functools import partialmethod
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,23 @@ class MaxResult(NamedTuple):
 
     values: Tensor
     indices: Tensor
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def takes_axis(function: _F) -> _F:
+    """Let a function take `axis` for `dim` and `keepdims` for `keepdim`, as PyTorch's do."""
+
+    @functools.wraps(function)
+    def with_axis(*args: Any, **kwargs: Any) -> Any:
+        if "axis" in kwargs:
+            kwargs["dim"] = kwargs.pop("axis")
+        if "keepdims" in kwargs:
+            kwargs["keepdim"] = kwargs.pop("keepdims")
+        return function(*args, **kwargs)
+
+    return cast("_F", with_axis)
 
 
 # What PyTorch's Tensor has and this one has not: what to write.
@@ -652,10 +669,12 @@ class Tensor:
         """Tell of each element whether it is neither infinite nor NaN."""
         return Tensor._of(np.asarray(np.isfinite(self.data)))
 
+    @takes_axis
     def any(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """Tell whether an element is True, or not 0; of all, or along the axes in `dim`."""
         return Tensor._of(np.asarray(np.any(self.data, axis=dim, keepdims=keepdim)))
 
+    @takes_axis
     def all(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """Tell whether every element is True, or not 0; of all, or along the axes in `dim`."""
         return Tensor._of(np.asarray(np.all(self.data, axis=dim, keepdims=keepdim)))
@@ -783,10 +802,12 @@ class Tensor:
 
     # --- reductions --------------------------------------------------------------
 
+    @takes_axis
     def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """Sum over all axes, or over those in `dim`."""
         return ops.sum_over(self, ops.axes_of(dim, self.ndim), keepdim)
 
+    @takes_axis
     def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """Mean over all axes, or over those in `dim`."""
         if ops.is_half(self.dtype):  # whose range the sum or the count may exceed
@@ -794,6 +815,7 @@ class Tensor:
         axes = ops.axes_of(dim, self.ndim)
         return ops.sum_over(self, axes, keepdim) / ops.elements_over(self.shape, axes)
 
+    @takes_axis
     def var(
         self,
         dim: Any = None,
@@ -828,6 +850,7 @@ class Tensor:
         left = builtins.max(ops.elements_over(self.shape, axes) - less, 0)
         return (centred * centred).sum(axes, keepdim) / left
 
+    @takes_axis
     def std(
         self,
         dim: Any = None,
@@ -839,6 +862,7 @@ class Tensor:
         """Square root of `var`, with its arguments; where it is 0, so is its gradient."""
         return ops.Root.apply(self.var(dim, unbiased, keepdim, correction=correction))
 
+    @takes_axis
     def norm(
         self,
         p: builtins.float | str = 2,
@@ -875,6 +899,7 @@ class Tensor:
         nonzero = total.data != 0
         return (total.where(nonzero, 1.0) ** (1 / p)).where(nonzero, 0.0)
 
+    @takes_axis
     def prod(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """Product of all elements, or along an axis."""
         array = self.reshape(-1) if dim is None or self.ndim == 0 else self
@@ -892,6 +917,7 @@ class Tensor:
         (axis,) = ops.axes_of(int(dim), max(self.ndim, 1))
         return ops.accumulated(self, axis) if self.ndim else self.clone()
 
+    @takes_axis
     def amax(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """Largest element over all axes, or over those in `dim`; ties share the gradient."""
         axes = ops.axes_of(dim, self.ndim)
@@ -902,10 +928,12 @@ class Tensor:
             return result
         return result.reshape([n for axis, n in enumerate(self.shape) if axis not in axes])
 
+    @takes_axis
     def amin(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """Smallest element over all axes, or over those in `dim`; ties share the gradient."""
         return -(-self).amax(dim, keepdim)
 
+    @takes_axis
     def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
         """Largest element, or with `dim` the largest along it and where each is.
 
@@ -935,6 +963,7 @@ class Tensor:
             return self.maximum(dim)
         return self.amax() if dim is None else self._extreme(np.argmax, dim, keepdim)
 
+    @takes_axis
     def min(self, dim: int | None = None, keepdim: bool = False) -> Any:
         """Smallest element, or with `dim` the smallest along it and where each is; see `max`."""
         if isinstance(dim, Tensor):
@@ -952,10 +981,12 @@ class Tensor:
         shape = kept if keepdim and self.ndim else kept[:axis] + kept[axis + 1 :]
         return MaxResult(values.reshape(shape), Tensor._of(indices.reshape(shape)))
 
+    @takes_axis
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """Index of the largest element, in the flattened Tensor or along `dim`."""
         return Tensor._of(np.asarray(np.argmax(self.data, axis=dim, keepdims=keepdim)))
 
+    @takes_axis
     def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """Index of the smallest element, in the flattened Tensor or along `dim`."""
         return Tensor._of(np.asarray(np.argmin(self.data, axis=dim, keepdims=keepdim)))
@@ -1366,7 +1397,7 @@ for _name in (
 ):
     _add_in_place(_name)
 for _name, _dtype in (("bool", np.bool_), ("int", np.int32)):  # which the class needs as types
-    setattr(Tensor, _name, partialmethod(Tensor.to, dtype=_dtype))
+    setattr(Tensor, _name, functools.partialmethod(Tensor.to, dtype=_dtype))
 
 
 def target_dtype(

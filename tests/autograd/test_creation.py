@@ -191,3 +191,12 @@ def test_as_tensor_copies_nothing():
 def test_arguments_that_are_missing(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_seeds_of_other_devices_change_nothing():
+    instnorm.manual_seed(0)
+    expected = instnorm.rand(2).tolist()
+    instnorm.manual_seed(0)
+    instnorm.cuda.manual_seed_all(1)
+    assert instnorm.rand(2).tolist() == expected
+    assert instnorm.cuda.device_count() == 0

@@ -1111,3 +1111,20 @@ def test_a_module_is_found_by_its_dotted_name():
     assert net.get_submodule("") is net
     with pytest.raises(AttributeError, match=r"Sequential has no submodule '1\.2'"):
         net.get_submodule("1.2")
+
+
+def test_truncated_normal_numbers():
+    instnorm.manual_seed(0)
+    values = nn.init.trunc_normal_(instnorm.empty(5000), mean=1.0, std=2.0, a=-1.0, b=2.0)
+    expected = torch.nn.init.trunc_normal_(torch.empty(5000), mean=1.0, std=2.0, a=-1.0, b=2.0)
+    assert -1 <= values.min().item() < -0.95
+    assert 1.95 < values.max().item() <= 2
+    assert values.mean().item() == pytest.approx(expected.mean().item(), abs=0.05)
+    assert values.std().item() == pytest.approx(expected.std().item(), abs=0.05)
+    with pytest.raises(ValueError, match=r"mean=0.0 must be within 2 std=1.0 of"):
+        nn.init.trunc_normal_(instnorm.empty(2), a=3.0, b=4.0)
+
+
+def test_an_initializer_that_there_is_not_names_the_nearest():
+    with pytest.raises(AttributeError, match=r"orthogonal_.*nearest: tensor.copy_"):
+        nn.init.orthogonal_  # noqa: B018
