@@ -93,7 +93,7 @@ def draw(tests, accuracies, path):
     figure = Figure(figsize=(9, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
     series, shapes = tests[len(AMPLITUDES) // 2]
-    for number, name in enumerate(SHAPES):
+    for number in range(len(SHAPES)):
         wave = series[np.argmax(shapes == number), 0]
         left.plot(wave / np.abs(wave).max() - 2.4 * number, linewidth=1)
     left.set_yticks([-2.4 * number for number in range(len(SHAPES))], SHAPES)
