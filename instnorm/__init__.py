@@ -5,8 +5,10 @@ From the ground up: `_core` (compiled kernels), `arrays` (ndarray in, ndarray ou
 checks gradients. Most names are PyTorch's: ``import instnorm as torch`` goes a long way.
 """
 
-import math
 from importlib.metadata import PackageNotFoundError, version
+from math import inf as inf
+from math import nan as nan
+from math import pi as pi
 from typing import Any
 
 from instnorm import autograd, cuda, functional, nn, optim, testing, utils
@@ -68,12 +70,12 @@ from instnorm.dtypes import (
 from instnorm.inspection import draw, summary
 from instnorm.serialization import load, save
 from instnorm.statistics import Statistics
+from instnorm.tensor import INSTEAD as _INSTEAD_OF_METHODS
 from instnorm.tensor import Device, Tensor, allclose, equal, is_tensor, tensor
 
 concat = cat
 device = Device
 inference_mode = no_grad
-inf, nan, pi = math.inf, math.nan, math.pi
 
 # The methods of Tensor that PyTorch has as functions too.
 abs = Tensor.abs
@@ -318,6 +320,7 @@ __all__ = [
 
 # What PyTorch has and this package has not: what is nearest.
 _INSTEAD = {
+    **_INSTEAD_OF_METHODS,
     "compile": "instnorm runs as it is written",
     "autocast": "instnorm has no mixed precision; see Module.half",
     "einsum": "nearest: matmul, permute, sum",
@@ -335,18 +338,13 @@ _INSTEAD = {
     "logical_not": "write ~a",
     "bernoulli": "write (rand(p.shape) < p).float()",
     "normal": "write mean + std * randn(shape)",
-    "multinomial": "nearest: numpy.random.Generator.choice(len(p), p=p)",
     "meshgrid": "nearest: numpy.meshgrid",
     "hstack": "nearest: cat(tensors, dim=1)",
     "vstack": "nearest: cat(tensors, dim=0)",
-    "outer": "write a.unsqueeze(1) * b",
     "cdist": "write (a.unsqueeze(1) - b).norm(dim=-1)",
     "linalg": "nearest: norm, numpy.linalg",
     "fft": "nearest: numpy.fft",
-    "median": "nearest: numpy.median(x.detach())",
-    "bincount": "nearest: numpy.bincount(x)",
     "erf": "nearest: functional.gelu, math.erf",
-    "log1p": "write log(x + 1)",
 }
 
 

@@ -82,17 +82,16 @@ def takes_axis(function: _F) -> _F:
 
     @functools.wraps(function)
     def with_axis(*args: Any, **kwargs: Any) -> Any:
-        if "axis" in kwargs:
-            kwargs["dim"] = kwargs.pop("axis")
-        if "keepdims" in kwargs:
-            kwargs["keepdim"] = kwargs.pop("keepdims")
+        for numpys, ours in (("axis", "dim"), ("keepdims", "keepdim")):
+            if numpys in kwargs and ours not in kwargs:
+                kwargs[ours] = kwargs.pop(numpys)
         return function(*args, **kwargs)
 
     return cast("_F", with_axis)
 
 
 # What PyTorch's Tensor has and this one has not: what to write.
-_INSTEAD = {
+INSTEAD = {
     "cuda": "instnorm computes on the CPU",
     "is_cuda": "instnorm computes on the CPU",
     "type": "write x.to(dtype)",
@@ -125,6 +124,13 @@ _INSTEAD = {
     "median": "nearest: numpy.median(x.detach())",
     "quantile": "nearest: numpy.quantile(x.detach(), q)",
     "bincount": "nearest: numpy.bincount(x)",
+    "trace": "write x.diag().sum()",
+    "cumprod": "write x.log().cumsum(dim).exp(), where x is positive",
+    "nan_to_num": "write x.where(~x.isnan(), 0.0)",
+    "std_mean": "write x.std(dim), x.mean(dim)",
+    "var_mean": "write x.var(dim), x.mean(dim)",
+    "take": "write x.flatten()[index]",
+    "tile": "write x.repeat(sizes)",
     "roll": "write instnorm.cat([x[-shift:], x[:-shift]])",
     "repeat_interleave": "nearest: x[instnorm.arange(len(x) * n) // n]",
     "multinomial": "nearest: numpy.random.Generator.choice(len(p), p=p)",
@@ -490,7 +496,7 @@ class Tensor:
         # Python calls this only where the ordinary lookup has found no attribute.
         if name.startswith("__"):
             raise AttributeError(f"Tensor has no attribute {name!r}")
-        raise missing("Tensor", name, dir(Tensor), _INSTEAD)
+        raise missing("Tensor", name, dir(Tensor), INSTEAD)
 
     def __repr__(self) -> str:
         text = np.array2string(self.data, separator=", ", prefix="tensor(")

@@ -174,6 +174,20 @@ def test_names_at_the_top_are_torchs_where_torch_has_them():
         assert name in own or hasattr(torch, name), name
 
 
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("einsum", "nearest: matmul"),
+        ("roll", "write instnorm.cat"),
+        ("backends", "instnorm computes on the CPU"),
+        ("ones_lik", "nearest: ones_like"),
+    ],
+)
+def test_a_function_that_there_is_not_names_the_nearest(name, nearest):
+    with pytest.raises(AttributeError, match=nearest):
+        getattr(instnorm, name)
+
+
 def test_as_tensor_copies_nothing():
     array = np.zeros(2)
     assert instnorm.as_tensor(array).data is array

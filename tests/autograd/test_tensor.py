@@ -987,6 +987,7 @@ def test_what_in_place_refuses(change, error, message):
         (lambda t: t + "a", TypeError, "a Tensor holds"),
         (lambda t: t * 1j, TypeError, "a Tensor holds"),
         (lambda t: np.exp(t), RuntimeError, r"numpy.exp of .* use a method .* numpy.exp\(x.detach"),
+        (lambda t: t.sum(dim=0, axis=1), TypeError, "unexpected keyword argument 'axis'"),
         (lambda t: t.topk(4), ValueError, "k must be from 0 to 3, got 4"),
         (lambda t: t.gather(0, tensor([0])), ValueError, "index has 1 axes, expected 2"),
         (lambda t: t.unsqueeze(0).t(), RuntimeError, r"at most 2 axes, got shape \(1, 2, 3\)"),
