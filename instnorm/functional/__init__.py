@@ -32,13 +32,13 @@ from instnorm.functional.conv import (
     linear,
 )
 from instnorm.functional.conv import transposed_lengths as transposed_lengths
+from instnorm.functional.distance import cosine_similarity, normalize
 from instnorm.functional.dropout import dropout, dropout2d
 from instnorm.functional.embedding import embedding, one_hot
 from instnorm.functional.loss import Reduction as Reduction
 from instnorm.functional.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
-    cosine_similarity,
     cross_entropy,
     l1_loss,
     mse_loss,
@@ -46,7 +46,7 @@ from instnorm.functional.loss import (
     smooth_l1_loss,
 )
 from instnorm.functional.norm import adaptive_instance_norm, instance_norm
-from instnorm.functional.normalization import batch_norm, group_norm, layer_norm, normalize
+from instnorm.functional.normalization import batch_norm, group_norm, layer_norm
 from instnorm.functional.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,

@@ -167,13 +167,6 @@ def binary_cross_entropy(
     return _reduced(loss, reduction)
 
 
-def cosine_similarity(x1: Input, x2: Input, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """Cosine of the angle between vectors along an axis; norms are taken to be at least `eps`."""
-    a, b = as_tensor(x1, "x1"), as_tensor(x2, "x2")
-    lengths = [x.norm(2, dim, keepdim=True).clamp(min=eps) for x in (a, b)]
-    return (a / lengths[0] * (b / lengths[1])).sum(dim)
-
-
 def _alike(input: Input, target: Input) -> tuple[Tensor, Tensor]:
     input, target = as_tensor(input, "input"), as_tensor(target, "target")
     if input.shape != target.shape:

@@ -171,9 +171,3 @@ def _affine(
         aligned = parameter.reshape(*shape, *(1,) * trailing)
         x = x * aligned if name == "weight" else x + aligned
     return x.to(dtype)
-
-
-def normalize(input: Input, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """Divide by the norm along an axis, or by `eps` where that is larger."""
-    input = as_tensor(input, "input")
-    return input / input.norm(p, dim, keepdim=True).clamp(min=eps)

@@ -30,7 +30,25 @@ _INSTEAD = {
 }
 
 
-class LRScheduler:
+class _Schedule:
+    """What all schedules have: their optimizer, and a state dict."""
+
+    optimizer: Optimizer
+
+    def get_last_lr(self) -> list[float]:
+        """Return the learning rate of each group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything but the optimizer."""
+        return {name: value for name, value in vars(self).items() if name != "optimizer"}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned; the optimizer's own state has the rates."""
+        vars(self).update({k: v for k, v in state_dict.items() if k in vars(self)})
+
+
+class LRScheduler(_Schedule):
     """Base of schedules: a subclass defines `_next`.
 
     Parameters
@@ -74,18 +92,6 @@ class LRScheduler:
     def _next(self, lr: float, base: float) -> float:
         """Return the learning rate of `last_epoch`, from that before and the one at the start."""
         raise NotImplementedError(f"{type(self).__name__} must define _next()")
-
-    def get_last_lr(self) -> list[float]:
-        """Return the learning rate of each group."""
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything but the optimizer."""
-        return {name: value for name, value in vars(self).items() if name != "optimizer"}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned; the optimizer's own state has the rates."""
-        vars(self).update({k: v for k, v in state_dict.items() if k in vars(self)})
 
 
 class StepLR(LRScheduler):
@@ -289,7 +295,7 @@ class LinearLR(LRScheduler):
         return self.start_factor + (self.end_factor - self.start_factor) * epoch / self.total_iters
 
 
-class ReduceLROnPlateau:
+class ReduceLROnPlateau(_Schedule):
     """``lr * factor`` once a loss or a score has not become better for some epochs.
 
     Parameters
@@ -356,18 +362,6 @@ class ReduceLROnPlateau:
         if self.mode == "min":
             return metric < self.best * (1 - self.threshold)
         return metric > self.best * (1 + self.threshold)
-
-    def get_last_lr(self) -> list[float]:
-        """Return the learning rate of each group."""
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything but the optimizer."""
-        return {name: value for name, value in vars(self).items() if name != "optimizer"}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned; the optimizer's own state has the rates."""
-        vars(self).update({k: v for k, v in state_dict.items() if k in vars(self)})
 
 
 def __getattr__(name: str) -> NoReturn:
