@@ -260,6 +260,50 @@ class Div(Function):
         )
 
 
+def floor_divided(a: Array, b: Array) -> Array:
+    """How often b goes into a, a whole number."""
+    return _quietly(np.floor_divide, a, b)
+
+
+class Remainder(Function):
+    """a % b, which has the sign of b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
+        x, y = alike(a, b)
+        ctx.shapes, ctx.quotient = (a.shape, b.shape), floor_divided(x, y)
+        return _quietly(np.remainder, x, y)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """d(a % b) = da - (a // b) db."""
+        (shape_a, shape_b), (need_a, need_b) = ctx.shapes, ctx.needs_input_grad
+        return (
+            _unbroadcast(g, shape_a) if need_a else None,
+            _unbroadcast(-g * ctx.quotient, shape_b) if need_b else None,
+        )
+
+
+class Maximum(Function):
+    """The larger of a and b; where they are equal, they share the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Array:
+        x, y = alike(a, b)
+        ctx.shapes, half = (a.shape, b.shape), (x == y) * 0.5
+        ctx.shares = [(1 - (lost | (x == y)) + half).astype(x.dtype) for lost in (x < y, y < x)]
+        return np.maximum(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Each gets its share; NaN loses nothing."""
+        grad_a, grad_b = (
+            _unbroadcast(g * share, shape) if need else None
+            for share, shape, need in zip(ctx.shares, ctx.shapes, ctx.needs_input_grad, strict=True)
+        )
+        return grad_a, grad_b
+
+
 class Pow(Function):
     """a ** b."""
 
@@ -321,6 +365,26 @@ class MatMul(Function):
         if need_b:
             grad_b = _unbroadcast(matrix_a.transpose(-1, -2) @ g, matrix_b.shape).reshape(b.shape)
         return grad_a, grad_b
+
+
+class Assign(Function):
+    """x with other values at an index."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, index: Any) -> Array:
+        """Copy x, and overwrite."""
+        ctx.index, ctx.shape = index, value.shape
+        result = x.data.copy(order="K")
+        result[index] = value.data
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        """The values get the gradient at the index, and x that of the rest."""
+        kept = np.ones(g.shape, bool)
+        kept[ctx.index] = False
+        value = _unbroadcast(g[ctx.index], ctx.shape) if ctx.needs_input_grad[1] else None
+        return g.where(kept, 0.0), value, None
 
 
 class Where(Function):
@@ -423,6 +487,12 @@ Abs = _elementwise("Abs", np.abs, lambda g, x: g * np.sign(x.data), "x", of_inte
 Exp = _elementwise("Exp", partial(_quietly, np.exp), lambda g, y: g * y, "y")
 Log = _elementwise("Log", partial(_quietly, np.log), lambda g, x: g / x, "x")
 Sqrt = _elementwise("Sqrt", partial(_quietly, np.sqrt), lambda g, y: g / (y * 2), "y")
+Sin = _elementwise("Sin", partial(_quietly, np.sin), lambda g, x: g * x.cos(), "x")
+Cos = _elementwise("Cos", partial(_quietly, np.cos), lambda g, x: -g * x.sin(), "x")
+Sign = _elementwise("Sign", np.sign, lambda g: g.zeros_like(), of_integers=True)
+Round = _elementwise("Round", np.round, lambda g: g.zeros_like(), of_integers=True)
+Floor = _elementwise("Floor", np.floor, lambda g: g.zeros_like(), of_integers=True)
+Ceil = _elementwise("Ceil", np.ceil, lambda g: g.zeros_like(), of_integers=True)
 # The square root of a sum of squares, as in a norm, whose gradient at 0 is 0.
 Root = _elementwise("Root", np.sqrt, lambda g, y: g * (0.5 / y.where(y.data != 0, math.inf)), "y")
 Tanh = _elementwise("Tanh", np.tanh, lambda g, y: g * (1 - y * y), "y")
@@ -631,7 +701,7 @@ def _view_at(array: Array, index: Any) -> Array:
 
 
 def taken_along(x: Tensor, indices: Array, axis: int) -> Tensor:
-    """One element for each index along an axis; `indices` has size 1 there."""
+    """One element for each index along an axis; no index comes twice in a row of them."""
     shape = x.shape
 
     def adjoint(gradient: Array) -> Array:

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -27,10 +27,13 @@ from instnorm._runtime.memory import SMALLEST_RECYCLED, recycled_memory
 if TYPE_CHECKING:
     from instnorm.tensor import Tensor
 
-__all__ = ["Function", "enable_grad", "grad", "is_grad_enabled", "no_grad"]
+__all__ = ["Function", "enable_grad", "grad", "is_grad_enabled", "no_grad", "set_grad_enabled"]
 
 
 # --- grad mode ---------------------------------------------------------------
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class _GradMode(threading.local):
@@ -88,6 +91,26 @@ class no_grad(_SetGradEnabled):  # noqa: N801 - PyTorch's name
     """
 
     enabled = False
+
+
+class set_grad_enabled(_SetGradEnabled):  # noqa: N801 - PyTorch's name
+    """Record operations in the graph, or leave them out, from here on or in a ``with`` block."""
+
+    def __init__(self, mode: bool) -> None:
+        super().__init__()
+        self.enabled = mode
+        super().__enter__()  # at once, without a block too
+
+    def __call__(self, func: _F) -> _F:
+        """Decorate a function: which changes nothing but in its calls."""
+        self.__exit__()
+        return super().__call__(func)
+
+    def _recreate_cm(self) -> set_grad_enabled:
+        return type(self)(self.enabled)
+
+    def __enter__(self) -> None:
+        """Go on, as the mode is set."""
 
 
 class enable_grad(_SetGradEnabled):  # noqa: N801 - PyTorch's name
@@ -338,6 +361,7 @@ def grad(
     create_graph: bool = False,
     *,
     retain_graph: bool | None = None,
+    only_inputs: bool = True,
     allow_unused: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of `outputs` for `inputs`, returned and not accumulated.
@@ -354,6 +378,8 @@ def grad(
         Whether the result can itself be differentiated.
     retain_graph : bool, optional
         Whether to keep the graph for another pass; by default as `create_graph`.
+    only_inputs : bool, default True
+        For PyTorch's sake, which has no other.
     allow_unused : bool, default False
         Whether an input that the outputs do not depend on gets None, or is an error.
 

@@ -14,19 +14,27 @@ import numpy.typing as npt
 
 from instnorm import _primitives as ops
 from instnorm._layouts import Array
-from instnorm.tensor import Tensor, check_device, sizes_of
+from instnorm.tensor import Tensor, check_device, sizes_of, takes_axis
 
 __all__ = [
     "arange",
+    "as_tensor",
     "cat",
+    "empty",
+    "empty_like",
+    "eye",
     "from_numpy",
     "full",
+    "full_like",
+    "linspace",
     "manual_seed",
     "ones",
     "ones_like",
     "rand",
+    "rand_like",
     "randint",
     "randn",
+    "randn_like",
     "randperm",
     "stack",
     "where",
@@ -117,6 +125,21 @@ def ones(
     return _made(lambda shape, dtype: np.ones(shape, dtype), size, dtype, device, requires_grad)
 
 
+def empty(
+    *size: Any,
+    dtype: npt.DTypeLike | None = None,
+    device: str | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Whatever the memory holds, which is to be overwritten; parameters as those of `zeros`."""
+    return _made(np.empty, size, dtype, device, requires_grad)
+
+
+def eye(n: int, m: int | None = None, dtype: npt.DTypeLike | None = None) -> Tensor:
+    """Return a matrix of n rows and m columns, with ones on its diagonal and zeros elsewhere."""
+    return Tensor(np.eye(n, m, dtype=np.float32 if dtype is None else dtype))
+
+
 def full(
     size: int | Sequence[int],
     fill_value: float,
@@ -169,14 +192,20 @@ def randn(
 
 def randint(
     low: int,
-    high: int | Sequence[int],
+    high: int | Sequence[int] | None = None,
     size: Sequence[int] | None = None,
     dtype: npt.DTypeLike | None = None,
+    device: str | None = None,
 ) -> Tensor:
     """Integers from `low` up to but not with `high`; ``randint(high, size)`` starts at 0."""
+    check_device(device)
     if size is None:
         low, high, size = 0, low, high  # type: ignore[assignment]
-    drawn = _generator.integers(low, high, tuple(size))  # type: ignore[arg-type]
+    elif high is None:
+        low, high = 0, low
+    if size is None:
+        raise TypeError("size is missing, expected a sequence of integers")
+    drawn = _generator.integers(low, high, tuple(size))
     return Tensor(drawn.astype(np.int64 if dtype is None else dtype))
 
 
@@ -210,6 +239,17 @@ def arange(
     return Tensor(values.astype(default if dtype is None else dtype), requires_grad)
 
 
+def linspace(start: float, end: float, steps: int, dtype: npt.DTypeLike | None = None) -> Tensor:
+    """Return numbers in equal steps from `start` to `end`, both included."""
+    return Tensor(np.linspace(start, end, steps).astype(np.float32 if dtype is None else dtype))
+
+
+def as_tensor(data: Any, dtype: npt.DTypeLike | None = None, device: str | None = None) -> Tensor:
+    """Return a Tensor as it is, and of anything else a new one, which shares an array's memory."""
+    result = data if isinstance(data, Tensor) else Tensor(data)
+    return result.to(device, dtype=dtype)
+
+
 def from_numpy(array: Array) -> Tensor:
     """Return a Tensor that shares the memory of an ndarray."""
     if not isinstance(array, np.ndarray):
@@ -231,6 +271,42 @@ def ones_like(
     return Tensor(np.ones_like(input.data, dtype), requires_grad)
 
 
+def full_like(
+    input: Tensor,
+    fill_value: float,
+    dtype: npt.DTypeLike | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """One value throughout, in the shape, dtype and memory layout of a Tensor."""
+    return Tensor(np.full_like(input.data, fill_value, dtype), requires_grad)
+
+
+def empty_like(
+    input: Tensor, dtype: npt.DTypeLike | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Whatever the memory holds, in the shape, dtype and memory layout of a Tensor."""
+    return Tensor(np.empty_like(input.data, dtype), requires_grad)
+
+
+def rand_like(
+    input: Tensor, dtype: npt.DTypeLike | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Draws from the uniform distribution on [0, 1), in the shape and dtype of a Tensor."""
+    return rand(
+        input.shape, dtype=input.dtype if dtype is None else dtype, requires_grad=requires_grad
+    )
+
+
+def randn_like(
+    input: Tensor, dtype: npt.DTypeLike | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Draws from the standard normal distribution, in the shape and dtype of a Tensor."""
+    return randn(
+        input.shape, dtype=input.dtype if dtype is None else dtype, requires_grad=requires_grad
+    )
+
+
+@takes_axis
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join Tensors along an axis that they have.
 
@@ -273,6 +349,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return ops.Cat.apply(axis, *[part.to(dtype) for part in parts])
 
 
+@takes_axis
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Join Tensors of one shape along a new axis; see `cat`."""
     parts = _checked_parts(tensors)
@@ -285,8 +362,14 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return cat([part.unsqueeze(dim) for part in parts], dim)
 
 
-def where(condition: Tensor | Array, input: Tensor | float, other: Tensor | float) -> Tensor:
+def where(
+    condition: Tensor | Array,
+    input: Tensor | float | None = None,
+    other: Tensor | float | None = None,
+) -> Any:
     """Return the elements of `input` where `condition` is True, those of `other` elsewhere.
+
+    With `condition` alone, where that is: ``condition.nonzero(as_tuple=True)``.
 
     Examples
     --------
@@ -295,6 +378,10 @@ def where(condition: Tensor | Array, input: Tensor | float, other: Tensor | floa
     >>> instnorm.where(x > 0, x, 0.0)
     tensor([0., 2.])
     """
+    if input is None and other is None:
+        return Tensor(condition).nonzero(as_tuple=True)
+    if input is None or other is None:
+        raise TypeError("where takes a condition, or a condition, input and other")
     if not isinstance(input, Tensor) and isinstance(other, Tensor):  # which gives the dtype
         input = other._operand(input)
     return (input if isinstance(input, Tensor) else Tensor(input)).where(condition, other)

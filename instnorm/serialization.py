@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from instnorm._layouts import Array
-from instnorm.tensor import Tensor
+from instnorm.tensor import Tensor, check_device
 
 __all__ = ["load", "save"]
 
@@ -75,8 +75,18 @@ def save(obj: Any, f: str | os.PathLike[str]) -> None:
         part.unlink(missing_ok=True)
 
 
-def load(f: str | os.PathLike[str]) -> Any:
+def load(
+    f: str | os.PathLike[str], map_location: object = None, *, weights_only: bool = True
+) -> Any:
     """Read what `save` wrote, or any other safetensors file.
+
+    Parameters
+    ----------
+    f : path
+    map_location : {None, 'cpu'}, optional
+        For PyTorch's sake.
+    weights_only : bool, default True
+        For PyTorch's sake: no file makes this function run code.
 
     Returns
     -------
@@ -93,6 +103,7 @@ def load(f: str | os.PathLike[str]) -> Any:
     ModuleNotFoundError
         If safetensors is not installed.
     """
+    check_device(map_location)
     safetensors = _safetensors()
     contents = Path(f).read_bytes()
     try:

@@ -7,10 +7,13 @@ is in `_primitives`, the graph in `autograd`.
 from __future__ import annotations
 
 import builtins
+import functools
 import math
 import operator
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from sys import getrefcount
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
     from instnorm.autograd import Function, RemovableHandle
 
-__all__ = ["Tensor", "tensor"]
+__all__ = ["Tensor", "allclose", "equal", "is_tensor", "tensor"]
 
 Operand: TypeAlias = "Tensor | npt.NDArray[Any] | float"
 
@@ -57,6 +60,13 @@ def check_device(device: object) -> None:
 _CPU = Device()
 
 
+class SortResult(NamedTuple):
+    """What `sort` and `topk` return."""
+
+    values: Tensor
+    indices: Tensor
+
+
 class MaxResult(NamedTuple):
     """What ``x.max(dim)`` and ``x.min(dim)`` return."""
 
@@ -64,24 +74,74 @@ class MaxResult(NamedTuple):
     indices: Tensor
 
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def takes_axis(function: _F) -> _F:
+    """Let a function take `axis` for `dim` and `keepdims` for `keepdim`, as PyTorch's do."""
+
+    @functools.wraps(function)
+    def with_axis(*args: Any, **kwargs: Any) -> Any:
+        for numpys, ours in (("axis", "dim"), ("keepdims", "keepdim")):
+            if numpys in kwargs and ours not in kwargs:
+                kwargs[ours] = kwargs.pop(numpys)
+        return function(*args, **kwargs)
+
+    return cast("_F", with_axis)
+
+
 # What PyTorch's Tensor has and this one has not: what to write.
-_INSTEAD = {
+INSTEAD = {
     "cuda": "instnorm computes on the CPU",
-    "mm": "write x @ y",
-    "bmm": "write x @ y",
-    "t": "write x.T",
-    "masked_fill": "write x.where(~mask, value)",
-    "int": "write x.to(instnorm.int32)",
-    "bool": "write x.to(instnorm.bool)",
+    "is_cuda": "instnorm computes on the CPU",
     "type": "write x.to(dtype)",
-    "add": "write x + y",
-    "sub": "write x - y",
-    "mul": "write x * y",
-    "div": "write x / y",
-    "neg": "write -x",
-    "eq": "write x == y",
-    "nelement": "write x.numel()",
-    "unbind": "write tuple(x)",
+    "type_as": "write x.to(other.dtype)",
+    "new_zeros": "write instnorm.zeros(shape, dtype=x.dtype)",
+    "new_ones": "write instnorm.ones(shape, dtype=x.dtype)",
+    "new_tensor": "write instnorm.tensor(data, dtype=x.dtype)",
+    "masked_select": "write x[mask]",
+    "index_fill_": "write x[index] = value",
+    "scatter_": "write x[index] = value; nearest: functional.one_hot",
+    "scatter_add_": "nearest: numpy.add.at(x.data, index, values)",
+    "index_add_": "nearest: numpy.add.at(x.data, index, values)",
+    "narrow": "write x[:, start : start + length]",
+    "select": "write x[:, index]",
+    "diagonal": "write x.diag()",
+    "movedim": "write x.permute(dims)",
+    "swapaxes": "write x.transpose(dim0, dim1)",
+    "mT": "write x.transpose(-1, -2)",
+    "unsqueeze_": "write x = x.unsqueeze(dim)",
+    "squeeze_": "write x = x.squeeze(dim)",
+    "lerp_": "write x.mul_(1 - weight).add_(y, alpha=weight)",
+    "lerp": "write x + (y - x) * weight",
+    "log1p": "write (x + 1).log()",
+    "expm1": "write x.exp() - 1",
+    "log2": "write x.log() / math.log(2)",
+    "log10": "write x.log() / math.log(10)",
+    "rsqrt": "write x**-0.5",
+    "reciprocal": "write 1 / x",
+    "outer": "write x.unsqueeze(1) * y",
+    "median": "nearest: numpy.median(x.detach())",
+    "quantile": "nearest: numpy.quantile(x.detach(), q)",
+    "bincount": "nearest: numpy.bincount(x)",
+    "trace": "write x.diag().sum()",
+    "cumprod": "write x.log().cumsum(dim).exp(), where x is positive",
+    "nan_to_num": "write x.where(~x.isnan(), 0.0)",
+    "std_mean": "write x.std(dim), x.mean(dim)",
+    "var_mean": "write x.var(dim), x.mean(dim)",
+    "take": "write x.flatten()[index]",
+    "tile": "write x.repeat(sizes)",
+    "roll": "write instnorm.cat([x[-shift:], x[:-shift]])",
+    "repeat_interleave": "nearest: x[instnorm.arange(len(x) * n) // n]",
+    "multinomial": "nearest: numpy.random.Generator.choice(len(p), p=p)",
+    "bernoulli_": "write x.copy_(instnorm.rand(x.shape) < p)",
+    "stride": "write x.data.strides, which are in bytes",
+    "ndimension": "write x.ndim",
+    **dict.fromkeys(
+        ["flags", "nbytes"],
+        "an ndarray has it; where an operation asks for it, a Tensor was assigned to x.data, "
+        "which is an ndarray: write x.data = y.data",
+    ),
 }
 
 
@@ -133,9 +193,6 @@ class Tensor:
         "data",
         "grad_fn",
     )
-
-    # Tells NumPy to return NotImplemented from `ndarray + Tensor`, so that __radd__ is called.
-    __array_ufunc__ = None
 
     data: npt.NDArray[Any]
     grad_fn: Function | None
@@ -302,6 +359,20 @@ class Tensor:
         """
         return autograd.register_hook(self, hook)
 
+    def retain_grad(self) -> None:
+        """Have `backward` set the `grad` of this Tensor as well, though it is no leaf."""
+        if self.grad_fn is None:
+            return
+        this = weakref.ref(self)  # as the node, which this Tensor holds, holds the hook
+
+        def keep(gradient: Tensor) -> None:
+            tensor = this()
+            if tensor is not None:
+                so_far = tensor._grad
+                tensor._grad = gradient if so_far is None else so_far + gradient
+
+        autograd.register_hook(self, keep)
+
     def detach(self) -> Tensor:
         """Return a Tensor that shares the memory but has no history."""
         return self.view_of_memory(self.data)
@@ -340,6 +411,8 @@ class Tensor:
         """Return the number of elements."""
         return self.data.size
 
+    nelement = numel
+
     def numpy(self) -> npt.NDArray[Any]:
         """Return the ndarray, sharing memory.
 
@@ -366,18 +439,17 @@ class Tensor:
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Let NumPy's functions see the values, as ndarrays, where this loses no gradients."""
+        values = [_plain(func.__name__, value) for value in args]
+        return func(*values, **{key: _plain(func.__name__, value) for key, value in kwargs.items()})
 
-        def plain(value: Any) -> Any:
-            if isinstance(value, list | tuple):
-                return type(value)(map(plain, value))
-            if isinstance(value, Tensor) and value.requires_grad:
-                raise RuntimeError(
-                    f"numpy.{func.__name__} of a Tensor that requires gradients would lose them; "
-                    f"use a method of the Tensor, or numpy.{func.__name__}(x.detach())"
-                )
-            return value.data if isinstance(value, Tensor) else value
-
-        return func(*map(plain, args), **{name: plain(value) for name, value in kwargs.items()})
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any
+    ) -> npt.NDArray[Any] | Tensor:
+        """``ndarray + Tensor`` is a Tensor; ``ndarray += Tensor`` writes into the ndarray."""
+        if ufunc in _OF_UFUNC and method == "__call__" and not kwargs:
+            return _OF_UFUNC[ufunc](self._operand(inputs[0]), inputs[1])  # type: ignore[no-any-return]
+        values = [_plain(ufunc.__name__, value) for value in inputs]
+        return getattr(ufunc, method)(*values, **kwargs)  # type: ignore[no-any-return]
 
     def item(self) -> Any:
         """Return the only element, as a Python number.
@@ -424,7 +496,7 @@ class Tensor:
         # Python calls this only where the ordinary lookup has found no attribute.
         if name.startswith("__"):
             raise AttributeError(f"Tensor has no attribute {name!r}")
-        raise missing("Tensor", name, dir(Tensor), _INSTEAD)
+        raise missing("Tensor", name, dir(Tensor), INSTEAD)
 
     def __repr__(self) -> str:
         text = np.array2string(self.data, separator=", ", prefix="tensor(")
@@ -480,6 +552,18 @@ class Tensor:
     def __rtruediv__(self, other: Operand) -> Tensor:
         return ops.Div.apply(self._operand(other), self)
 
+    def __mod__(self, other: Operand) -> Tensor:
+        return ops.Remainder.apply(self, self._operand(other))
+
+    def __rmod__(self, other: Operand) -> Tensor:
+        return ops.Remainder.apply(self._operand(other), self)
+
+    def __floordiv__(self, other: Operand) -> Tensor:
+        return Tensor._of(ops.floor_divided(*ops.alike(self, self._operand(other))))
+
+    def __rfloordiv__(self, other: Operand) -> Tensor:
+        return self._operand(other) // self
+
     def __pow__(self, other: Operand) -> Tensor:
         return ops.Pow.apply(self, self._operand(other))
 
@@ -496,6 +580,8 @@ class Tensor:
         """``self @ other``, which have to be of one dtype."""
         return self @ other
 
+    mm = bmm = dot = matmul
+
     def pow(self, exponent: Operand) -> Tensor:
         """``self ** exponent``."""
         return self**exponent
@@ -503,12 +589,34 @@ class Tensor:
     def __neg__(self) -> Tensor:
         return ops.Neg.apply(self)
 
+    def add(self, other: Operand, *, alpha: builtins.float = 1) -> Tensor:
+        """``self + alpha * other``."""
+        return self + (other if alpha == 1 else other * alpha)
+
+    def sub(self, other: Operand, *, alpha: builtins.float = 1) -> Tensor:
+        """``self - alpha * other``."""
+        return self - (other if alpha == 1 else other * alpha)
+
+    mul, div, remainder, neg = __mul__, __truediv__, __mod__, __neg__
+
     def where(self, condition: Tensor | npt.NDArray[Any], other: Operand) -> Tensor:
         """Return these elements where `condition` is True, those of `other` elsewhere."""
         # A copy, as the graph keeps it, and the caller may change the array before backward.
         mask = _as_array(condition).copy()
         result: Tensor = ops.Where.apply(mask, self, self._operand(other))
         return result
+
+    def masked_fill(self, mask: Tensor | npt.NDArray[Any], value: Operand) -> Tensor:
+        """Return these elements, and `value` where the mask is True."""
+        return self.where(~_as_array(mask), value)
+
+    def maximum(self, other: Operand) -> Tensor:
+        """Return the larger of both, element by element; equal ones share the gradient."""
+        return ops.Maximum.apply(self, self._operand(other))
+
+    def minimum(self, other: Operand) -> Tensor:
+        """Return the smaller of both, element by element; see `maximum`."""
+        return -(-self).maximum(-self._operand(other))
 
     def zeros_like(self) -> Tensor:
         """Return zeros of the same shape and dtype."""
@@ -534,11 +642,16 @@ class Tensor:
     def __ge__(self, other: Any) -> Tensor:
         return self._compare(np.greater_equal, other)
 
+    eq, ne, lt, le, gt, ge = __eq__, __ne__, __lt__, __le__, __gt__, __ge__
+
     def __and__(self, other: Any) -> Tensor:
         return self._compare(np.bitwise_and, other)
 
     def __or__(self, other: Any) -> Tensor:
         return self._compare(np.bitwise_or, other)
+
+    def __xor__(self, other: Any) -> Tensor:
+        return self._compare(np.bitwise_xor, other)
 
     def __invert__(self) -> Tensor:
         return Tensor._of(np.asarray(np.invert(self.data)))
@@ -549,6 +662,38 @@ class Tensor:
         return Tensor._of(np.asarray(ufunc(self.data, self._operand(other).data)))  # type: ignore[arg-type]
 
     __hash__ = object.__hash__
+
+    def isnan(self) -> Tensor:
+        """Tell of each element whether it is NaN."""
+        return Tensor._of(np.asarray(np.isnan(self.data)))
+
+    def isinf(self) -> Tensor:
+        """Tell of each element whether it is infinite."""
+        return Tensor._of(np.asarray(np.isinf(self.data)))
+
+    def isfinite(self) -> Tensor:
+        """Tell of each element whether it is neither infinite nor NaN."""
+        return Tensor._of(np.asarray(np.isfinite(self.data)))
+
+    @takes_axis
+    def any(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+        """Tell whether an element is True, or not 0; of all, or along the axes in `dim`."""
+        return Tensor._of(np.asarray(np.any(self.data, axis=dim, keepdims=keepdim)))
+
+    @takes_axis
+    def all(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
+        """Tell whether every element is True, or not 0; of all, or along the axes in `dim`."""
+        return Tensor._of(np.asarray(np.all(self.data, axis=dim, keepdims=keepdim)))
+
+    def nonzero(self, as_tuple: bool = False) -> Any:
+        """Return the indices of the elements that are not 0: a row each, or a Tensor an axis."""
+        if as_tuple:
+            return tuple([Tensor._of(indices) for indices in np.nonzero(self.data)])
+        return Tensor._of(np.argwhere(self.data))
+
+    def unique(self) -> Tensor:
+        """Return the different elements, in order."""
+        return Tensor._of(np.unique(self.data))
 
     # --- element by element ----------------------------------------------------
 
@@ -569,6 +714,34 @@ class Tensor:
         return ops.Abs.apply(self)
 
     __abs__ = abs  # noqa: A003 - the method above
+
+    def square(self) -> Tensor:
+        """Square of each element."""
+        return self * self
+
+    def sin(self) -> Tensor:
+        """Sine of each element."""
+        return ops.Sin.apply(self)
+
+    def cos(self) -> Tensor:
+        """Cosine of each element."""
+        return ops.Cos.apply(self)
+
+    def sign(self) -> Tensor:
+        """-1, 0 or 1 for each element; its gradient is 0, as those of `round`, `floor`, `ceil`."""
+        return ops.Sign.apply(self)
+
+    def round(self) -> Tensor:
+        """The nearest integer to each element, of two the even one."""
+        return ops.Round.apply(self)
+
+    def floor(self) -> Tensor:
+        """The next lower integer to each element."""
+        return ops.Floor.apply(self)
+
+    def ceil(self) -> Tensor:
+        """The next higher integer to each element."""
+        return ops.Ceil.apply(self)
 
     def tanh(self) -> Tensor:
         """Hyperbolic tangent of each element."""
@@ -593,6 +766,8 @@ class Tensor:
         if min is None and max is None:
             raise RuntimeError("at least one of min and max must be given")
         return ops.Clamp.apply(self, min, max)
+
+    clip = clamp
 
     def softmax(self, dim: int) -> Tensor:
         """``exp(x) / sum(exp(x))`` along an axis, computed without overflow.
@@ -624,12 +799,21 @@ class Tensor:
         """``x - log(sum(exp(x)))`` along an axis, computed without overflow; see `softmax`."""
         return ops.LogSoftmax.apply(self, ops.axes_of(int(dim), self.ndim))
 
+    def logsumexp(self, dim: int | tuple[int, ...], keepdim: bool = False) -> Tensor:
+        """``log(sum(exp(x)))`` over the axes in `dim`, computed without overflow."""
+        largest = self.detach().amax(dim, keepdim=True)
+        largest = largest.where(largest.isfinite(), 0.0)
+        result = (self - largest).exp().sum(dim, keepdim=True).log() + largest
+        return result if keepdim else result.sum(dim)
+
     # --- reductions --------------------------------------------------------------
 
+    @takes_axis
     def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """Sum over all axes, or over those in `dim`."""
         return ops.sum_over(self, ops.axes_of(dim, self.ndim), keepdim)
 
+    @takes_axis
     def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """Mean over all axes, or over those in `dim`."""
         if ops.is_half(self.dtype):  # whose range the sum or the count may exceed
@@ -637,6 +821,7 @@ class Tensor:
         axes = ops.axes_of(dim, self.ndim)
         return ops.sum_over(self, axes, keepdim) / ops.elements_over(self.shape, axes)
 
+    @takes_axis
     def var(
         self,
         dim: Any = None,
@@ -671,6 +856,7 @@ class Tensor:
         left = builtins.max(ops.elements_over(self.shape, axes) - less, 0)
         return (centred * centred).sum(axes, keepdim) / left
 
+    @takes_axis
     def std(
         self,
         dim: Any = None,
@@ -682,6 +868,7 @@ class Tensor:
         """Square root of `var`, with its arguments; where it is 0, so is its gradient."""
         return ops.Root.apply(self.var(dim, unbiased, keepdim, correction=correction))
 
+    @takes_axis
     def norm(
         self,
         p: builtins.float | str = 2,
@@ -718,6 +905,7 @@ class Tensor:
         nonzero = total.data != 0
         return (total.where(nonzero, 1.0) ** (1 / p)).where(nonzero, 0.0)
 
+    @takes_axis
     def prod(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """Product of all elements, or along an axis."""
         array = self.reshape(-1) if dim is None or self.ndim == 0 else self
@@ -735,6 +923,7 @@ class Tensor:
         (axis,) = ops.axes_of(int(dim), max(self.ndim, 1))
         return ops.accumulated(self, axis) if self.ndim else self.clone()
 
+    @takes_axis
     def amax(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """Largest element over all axes, or over those in `dim`; ties share the gradient."""
         axes = ops.axes_of(dim, self.ndim)
@@ -745,10 +934,12 @@ class Tensor:
             return result
         return result.reshape([n for axis, n in enumerate(self.shape) if axis not in axes])
 
+    @takes_axis
     def amin(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
         """Smallest element over all axes, or over those in `dim`; ties share the gradient."""
         return -(-self).amax(dim, keepdim)
 
+    @takes_axis
     def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
         """Largest element, or with `dim` the largest along it and where each is.
 
@@ -774,10 +965,15 @@ class Tensor:
         >>> x.max(dim=1).indices
         tensor([1, 0])
         """
+        if isinstance(dim, Tensor):  # PyTorch's max of two Tensors
+            return self.maximum(dim)
         return self.amax() if dim is None else self._extreme(np.argmax, dim, keepdim)
 
+    @takes_axis
     def min(self, dim: int | None = None, keepdim: bool = False) -> Any:
         """Smallest element, or with `dim` the smallest along it and where each is; see `max`."""
+        if isinstance(dim, Tensor):
+            return self.minimum(dim)
         return self.amin() if dim is None else self._extreme(np.argmin, dim, keepdim)
 
     def _extreme(self, which: Callable[..., Any], dim: int, keepdim: bool) -> MaxResult:
@@ -791,13 +987,35 @@ class Tensor:
         shape = kept if keepdim and self.ndim else kept[:axis] + kept[axis + 1 :]
         return MaxResult(values.reshape(shape), Tensor._of(indices.reshape(shape)))
 
+    @takes_axis
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """Index of the largest element, in the flattened Tensor or along `dim`."""
         return Tensor._of(np.asarray(np.argmax(self.data, axis=dim, keepdims=keepdim)))
 
+    @takes_axis
     def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """Index of the smallest element, in the flattened Tensor or along `dim`."""
         return Tensor._of(np.asarray(np.argmin(self.data, axis=dim, keepdims=keepdim)))
+
+    def sort(self, dim: int = -1, descending: bool = False) -> SortResult:
+        """Put the elements along an axis in order; return them, and where each was."""
+        order = self.argsort(dim, descending)
+        return SortResult(self.gather(dim, order), order)
+
+    def argsort(self, dim: int = -1, descending: bool = False) -> Tensor:
+        """Indices that put the elements along an axis in order; equal ones stay as they are."""
+        if not descending:
+            return Tensor._of(np.argsort(self.data, axis=dim, kind="stable"))
+        backwards = np.argsort(np.flip(self.data, dim), axis=dim, kind="stable")
+        return Tensor._of(np.flip(self.data.shape[dim] - 1 - backwards, dim))
+
+    def topk(self, k: int, dim: int = -1, largest: bool = True) -> SortResult:
+        """The `k` largest or smallest elements along an axis, in order, and where each was."""
+        (axis,) = ops.axes_of(int(dim), self.ndim)
+        if not 0 <= k <= self.shape[axis]:
+            raise ValueError(f"k must be from 0 to {self.shape[axis]}, got {k}")
+        first = self.argsort(axis, descending=largest)[(slice(None),) * axis + (slice(k),)]
+        return SortResult(self.gather(axis, first), first)
 
     # --- shapes --------------------------------------------------------------------
 
@@ -887,6 +1105,12 @@ class Tensor:
             raise ValueError(f"dims has {len(axes)} axes, expected all {self.ndim}")
         return ops.permuted(self, axes)
 
+    def t(self) -> Tensor:
+        """The matrix, transposed; a vector or a number as it is."""
+        if self.ndim > 2:
+            raise RuntimeError(f"t() needs at most 2 axes, got shape {self.shape}; see transpose")
+        return self.T
+
     @property
     def T(self) -> Tensor:  # noqa: N802 - NumPy's name
         """The axes in reverse order."""
@@ -896,8 +1120,72 @@ class Tensor:
         """Repeat along axes of size 1 and new leading axes, without a copy."""
         return ops.broadcasted(self, sizes_of(shape))
 
+    def view_as(self, other: Tensor) -> Tensor:
+        """Return the same elements in the shape of another Tensor."""
+        return self.reshape(other.shape)
+
+    def expand_as(self, other: Tensor) -> Tensor:
+        """Repeat, without a copy, as `expand` to the shape of another Tensor."""
+        return self.expand(other.shape)
+
+    def flip(self, *dims: Any) -> Tensor:
+        """Reverse the order along axes."""
+        axes = ops.axes_of(sizes_of(dims), self.ndim)
+        return ops.linear(self, lambda a: np.flip(a, axes), lambda a: np.flip(a, axes))
+
+    def tril(self, diagonal: int = 0) -> Tensor:
+        """Set the elements above a diagonal of matrices to 0."""
+        return ops.linear(self, lambda a: np.tril(a, diagonal), lambda a: np.tril(a, diagonal))
+
+    def triu(self, diagonal: int = 0) -> Tensor:
+        """Set the elements below a diagonal of matrices to 0."""
+        return ops.linear(self, lambda a: np.triu(a, diagonal), lambda a: np.triu(a, diagonal))
+
+    def diag(self) -> Tensor:
+        """Return a matrix's diagonal, or the matrix that has a vector as its diagonal."""
+        if self.ndim == 1:
+            return self * np.eye(len(self), dtype=self.dtype)
+        if self.ndim != 2:
+            raise RuntimeError(f"diag() needs a vector or a matrix, got shape {self.shape}")
+        places = np.arange(builtins.min(self.shape))
+        return self[places, places]
+
+    def unbind(self, dim: int = 0) -> tuple[Tensor, ...]:
+        """Return the entries along an axis."""
+        (axis,) = ops.axes_of(int(dim), self.ndim)
+        return tuple([self[(slice(None),) * axis + (i,)] for i in range(self.shape[axis])])
+
     def __getitem__(self, index: Any) -> Tensor:
         return ops.indexed(self, _plain_index(index))
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """Return the entries along an axis that `index` lists."""
+        (axis,) = ops.axes_of(int(dim), self.ndim)
+        return self[(slice(None),) * axis + (index,)]
+
+    def gather(self, dim: int, index: Tensor) -> Tensor:
+        """Return, for each place in `index`, the element that it names along an axis.
+
+        Parameters
+        ----------
+        dim : int
+        index : Tensor of integers
+            With as many axes as this Tensor, none but `dim` longer than its own.
+
+        Examples
+        --------
+        >>> import instnorm
+        >>> scores = instnorm.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> scores.gather(1, instnorm.tensor([[1], [0]]))
+        tensor([[2.],
+                [3.]])
+        """
+        (axis,) = ops.axes_of(int(dim), self.ndim)
+        if index.ndim != self.ndim:
+            raise ValueError(f"index has {index.ndim} axes, expected {self.ndim}")
+        places: list[Any] = list(np.ogrid[tuple([slice(n) for n in index.shape])])
+        places[axis] = index
+        return self[tuple(places)]
 
     # --- copies and dtypes -----------------------------------------------------------
 
@@ -959,40 +1247,45 @@ class Tensor:
 
     def _change(self, index: Any, array: npt.NDArray[Any], *others: object) -> Self:
         """Overwrite ``self[index]``, outside the graph, where this loses no gradient."""
-        recorded = any(isinstance(t, Tensor) and t.requires_grad for t in (self, *others))
+        recorded = builtins.any(isinstance(t, Tensor) and t.requires_grad for t in (self, *others))
         if autograd.is_grad_enabled() and recorded:
             raise RuntimeError(
                 "in-place operations are not recorded in the graph for leaves that require "
-                "gradients, for views and for assignments. Compute a new Tensor (x = x + 1), or, "
-                "to update a parameter, use a `with no_grad():` block."
+                "gradients and for views. Compute a new Tensor (x = x + 1), assign to the whole "
+                "(x[0] = x[0] + 1), or, to update a parameter, use a `with no_grad():` block."
             )
-        if not np.can_cast(array.dtype, self.dtype, "same_kind"):
-            raise TypeError(
-                f"cannot write {array.dtype} values into a {self.dtype} Tensor in place"
-            )
+        self._check_fits(array)
         self.data[index] = array
         self.mark_changed()
         return self
 
-    def __setitem__(self, index: Any, value: Operand) -> None:
-        self._change(_plain_index(index), self._operand(value).data, value)
+    def _check_fits(self, array: npt.NDArray[Any]) -> None:
+        if not np.can_cast(array.dtype, self.dtype, "same_kind"):
+            raise TypeError(
+                f"cannot write {array.dtype} values into a {self.dtype} Tensor in place"
+            )
 
-    def _become(self, operation: Callable[[Tensor, Any], Tensor], other: Operand) -> Self:
+    def __setitem__(self, index: Any, value: Operand) -> None:
+        index, value = _plain_index(index), self._operand(value)
+        self._check_fits(value.data)
+        if autograd.is_recorded(self, value):
+            self._become(lambda x: ops.Assign.apply(x, value, index), value)
+        else:
+            self._change(index, value.data)
+
+    def _become(self, operation: Callable[[Tensor], Tensor], *operands: object) -> Self:
         """Take on the result of an operation on this Tensor, in its memory and in the graph."""
-        other = self._operand(other)
-        recorded = autograd.is_recorded(self, other)
+        recorded = autograd.is_recorded(self, *[t for t in operands if isinstance(t, Tensor)])
         is_leaf = self.grad_fn is None and self._requires_grad
-        # A view's history would not become that of the Tensor whose memory it shares.
-        is_view = isinstance(self.grad_fn, ops.Linear) and self.data.base is not None
-        if not recorded or is_leaf or is_view:
+        if not recorded or is_leaf or self._is_view():
             with autograd.no_grad():
-                result = operation(self, other).data
-            return self._change(..., result, other)
+                result = operation(self).data
+            return self._change(..., result, *operands)
         # Of its own memory, as the operation may need the values for its gradient.
         before = Tensor._of(self.data.copy(order="K"))
         if self.grad_fn is not None:
             before._set_history(self.grad_fn, self._output_index)
-        after = operation(before, other)
+        after = operation(before)
         if after.shape != self.shape or after.dtype != self.dtype:
             raise RuntimeError(
                 f"a Tensor of shape {self.shape} and dtype {self.dtype} cannot hold the result, "
@@ -1004,17 +1297,30 @@ class Tensor:
             self._set_history(after.grad_fn, after._output_index)
         return self
 
+    def _is_view(self) -> bool:
+        """Whether there is another Tensor of this memory, whose history would have to change too.
+
+        Where that Tensor is gone, as the ones inside of a batch norm are, nobody else counts the
+        changes.
+        """
+        counter = self._counter
+        shared = getrefcount(counter) > autograd._UNSHARED + 1  # the Tensor's own reference
+        return shared and isinstance(self.grad_fn, ops.Linear) and self.data.base is not None
+
     def __iadd__(self, other: Operand) -> Self:
-        return self._become(operator.add, other)
+        return self._become(lambda x: x + other, other)
 
     def __isub__(self, other: Operand) -> Self:
-        return self._become(operator.sub, other)
+        return self._become(lambda x: x - other, other)
 
     def __imul__(self, other: Operand) -> Self:
-        return self._become(operator.mul, other)
+        return self._become(lambda x: x * other, other)
 
     def __itruediv__(self, other: Operand) -> Self:
-        return self._become(operator.truediv, other)
+        return self._become(lambda x: x / other, other)
+
+    def __ipow__(self, other: Operand) -> Self:
+        return self._become(lambda x: x**other, other)
 
     def copy_(self, source: Operand) -> Self:
         """Overwrite the values in place."""
@@ -1022,7 +1328,82 @@ class Tensor:
 
     def zero_(self) -> Self:
         """Set all values to zero in place."""
-        return self._change(..., np.zeros((), self.dtype))
+        return self.fill_(0)
+
+    def fill_(self, value: Operand) -> Self:
+        """Set all values to one value in place."""
+        return self.copy_(value)
+
+    def normal_(self, mean: builtins.float = 0.0, std: builtins.float = 1.0) -> Self:
+        """Overwrite with draws from a normal distribution."""
+        return self.copy_(_generator().normal(mean, std, self.shape))
+
+    def uniform_(self, low: builtins.float = 0.0, high: builtins.float = 1.0) -> Self:
+        """Overwrite with draws from the uniform distribution on [low, high)."""
+        return self.copy_(_generator().uniform(low, high, self.shape))
+
+
+# What NumPy calls where an ndarray or one of its scalars stands left of a Tensor and an operator.
+_OF_UFUNC: dict[np.ufunc, Callable[[Any, Any], Any]] = {
+    np.add: operator.add,
+    np.subtract: operator.sub,
+    np.multiply: operator.mul,
+    np.true_divide: operator.truediv,
+    np.floor_divide: operator.floordiv,
+    np.remainder: operator.mod,
+    np.power: operator.pow,
+    np.matmul: operator.matmul,
+    np.equal: operator.eq,
+    np.not_equal: operator.ne,
+    np.less: operator.lt,
+    np.less_equal: operator.le,
+    np.greater: operator.gt,
+    np.greater_equal: operator.ge,
+    np.bitwise_and: operator.and_,
+    np.bitwise_or: operator.or_,
+    np.bitwise_xor: operator.xor,
+}
+
+
+def _generator() -> np.random.Generator:
+    from instnorm.creation import generator  # which makes Tensors, so imports this module
+
+    return generator()
+
+
+def _plain(function: str, value: Any) -> Any:
+    """The value as a function of NumPy takes it: the Tensors in it as ndarrays."""
+    if isinstance(value, list | tuple):
+        return type(value)([_plain(function, entry) for entry in value])
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise RuntimeError(
+            f"numpy.{function} of a Tensor that requires gradients would lose them; "
+            f"use a method of the Tensor, or numpy.{function}(x.detach())"
+        )
+    return value.data if isinstance(value, Tensor) else value
+
+
+# --- PyTorch's other names -----------------------------------------------------------
+
+
+def _add_in_place(name: str) -> None:
+    """Give Tensor the method `name` with an underscore, which overwrites the Tensor."""
+
+    def change(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return self._become(lambda x: getattr(x, name)(*args, **kwargs), *args)
+
+    change.__name__, change.__qualname__ = f"{name}_", f"Tensor.{name}_"
+    change.__doc__ = f"`{name}`, in place."
+    setattr(Tensor, f"{name}_", change)
+
+
+for _name in (
+    *("add", "sub", "mul", "div", "pow", "neg", "abs", "exp", "sqrt", "round", "clamp"),
+    *("relu", "sigmoid", "tanh", "masked_fill"),
+):
+    _add_in_place(_name)
+for _name, _dtype in (("bool", np.bool_), ("int", np.int32)):  # which the class needs as types
+    setattr(Tensor, _name, functools.partialmethod(Tensor.to, dtype=_dtype))
 
 
 def target_dtype(
@@ -1083,6 +1464,23 @@ def tensor(
     check_device(device)
     array = _as_array(data, python_floats=np.float32 if dtype is None else np.float64)
     return Tensor(array.astype(array.dtype if dtype is None else dtype), requires_grad)
+
+
+def is_tensor(obj: object) -> bool:
+    """Return whether it is a Tensor."""
+    return isinstance(obj, Tensor)
+
+
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Return whether shapes and all elements are equal."""
+    return bool(np.array_equal(input.data, other.data))
+
+
+def allclose(
+    input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> bool:
+    """Return whether no two elements differ by more than ``atol + rtol * abs(other)``."""
+    return bool(np.allclose(input.data, other.data, rtol, atol, equal_nan))
 
 
 def _as_array(

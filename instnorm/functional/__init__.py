@@ -19,6 +19,7 @@ from instnorm.functional.activation import (
     sigmoid,
     silu,
     softmax,
+    softplus,
     tanh,
 )
 from instnorm.functional.conv import (
@@ -31,10 +32,12 @@ from instnorm.functional.conv import (
     linear,
 )
 from instnorm.functional.conv import transposed_lengths as transposed_lengths
-from instnorm.functional.dropout import dropout
-from instnorm.functional.embedding import embedding
+from instnorm.functional.distance import cosine_similarity, normalize
+from instnorm.functional.dropout import dropout, dropout2d
+from instnorm.functional.embedding import embedding, one_hot
 from instnorm.functional.loss import Reduction as Reduction
 from instnorm.functional.loss import (
+    binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
     l1_loss,
@@ -66,6 +69,7 @@ __all__ = [
     "avg_pool2d",
     "avg_pool3d",
     "batch_norm",
+    "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "conv1d",
     "conv2d",
@@ -73,8 +77,10 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "cosine_similarity",
     "cross_entropy",
     "dropout",
+    "dropout2d",
     "embedding",
     "gelu",
     "group_norm",
@@ -90,6 +96,8 @@ __all__ = [
     "max_pool3d",
     "mse_loss",
     "nll_loss",
+    "normalize",
+    "one_hot",
     "pad",
     "prelu",
     "relu",
@@ -97,8 +105,23 @@ __all__ = [
     "silu",
     "smooth_l1_loss",
     "softmax",
+    "softplus",
     "tanh",
 ]
+
+# What PyTorch has and this package has not: what is nearest.
+_INSTEAD = {
+    "scaled_dot_product_attention": "write softmax(q @ k.transpose(-1, -2) / d**0.5, -1) @ v",
+    "pairwise_distance": "write (a - b).norm(dim=1)",
+    "huber_loss": "nearest: smooth_l1_loss",
+    "kl_div": "write (target * (target.log() - input)).sum() / len(input)",
+    "triplet_margin_loss": "write relu((a - p).norm(dim=1) - (a - n).norm(dim=1) + 1).mean()",
+    "logsigmoid": "write -softplus(-x)",
+    "elu": "write x.where(x > 0, x.clamp(max=0).exp() - 1)",
+    "relu6": "write x.clamp(0, 6)",
+    "hardtanh": "write x.clamp(-1, 1)",
+    "unfold": "nearest: conv2d",
+}
 
 
 def __dir__() -> list[str]:
@@ -106,4 +129,4 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> NoReturn:
-    raise missing("instnorm.functional", name, __all__)
+    raise missing("instnorm.functional", name, __all__, _INSTEAD)

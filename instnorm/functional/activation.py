@@ -90,3 +90,8 @@ def log_softmax(input: Input, dim: int) -> Tensor:
 def softmax(input: Input, dim: int) -> Tensor:
     """``exp(x) / sum(exp(x))`` along an axis, computed without overflow."""
     return as_tensor(input, "input").softmax(dim)
+
+
+def softplus(input: Input) -> Tensor:
+    """``log(1 + exp(x))`` of each element, computed without overflow."""
+    return ops.Softplus.apply(as_tensor(input, "input"))

@@ -45,3 +45,13 @@ def dropout(input: Input, p: float = 0.5, training: bool = True, inplace: bool =
     scale = np.zeros_like(input.data)  # in the input's memory layout
     scale[generator().random(input.shape, np.float32) >= p] = 1 / (1 - p) if p < 1 else 0
     return input * scale
+
+
+def dropout2d(input: Input, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Set whole channels of images, (N, C, H, W), to zero at random; else as `dropout`."""
+    input = as_tensor(input, "input")
+    if input.ndim != 4:
+        raise ValueError(f"input has shape {input.shape}, expected (N, C, H, W)")
+    if not training or p == 0:
+        return dropout(input, p, training)
+    return input * dropout(np.ones((*input.shape[:2], 1, 1), input.dtype), p)

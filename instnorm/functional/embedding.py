@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from instnorm.functional._inputs import Input, as_tensor
 from instnorm.tensor import Tensor
 
@@ -55,3 +57,41 @@ def embedding(input: Input, weight: Input, padding_idx: int | None = None) -> Te
         )
     learned = numbers != padding_idx % rows
     return found.where(learned[..., None], found.detach())
+
+
+def one_hot(tensor: Input, num_classes: int = -1) -> Tensor:
+    """Make of each integer n a vector that is 1 at n and 0 elsewhere.
+
+    Parameters
+    ----------
+    tensor : Tensor or ndarray of integers
+        None of them negative.
+    num_classes : int, default -1
+        The length of the vectors; -1 for the shortest possible.
+
+    Returns
+    -------
+    Tensor of int64, of one axis more
+
+    Raises
+    ------
+    TypeError
+        If they are no integers.
+    ValueError
+        If one is negative, or not less than `num_classes`.
+
+    Examples
+    --------
+    >>> import instnorm
+    >>> instnorm.functional.one_hot(instnorm.tensor([0, 2]))
+    tensor([[1, 0, 0],
+            [0, 0, 1]])
+    """
+    classes = as_tensor(tensor, "tensor").data
+    if classes.dtype.kind not in "iu":
+        raise TypeError(f"tensor has dtype {classes.dtype}, expected integers")
+    least, most = (int(classes.min()), int(classes.max())) if classes.size else (0, -1)
+    count = most + 1 if num_classes == -1 else num_classes
+    if least < 0 or most >= count:
+        raise ValueError(f"tensor has values from {least} to {most}, expected 0 to {count - 1}")
+    return Tensor((classes[..., None] == np.arange(count)).astype(np.int64))

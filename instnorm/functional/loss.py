@@ -130,6 +130,43 @@ def binary_cross_entropy_with_logits(
     return _reduced(loss, reduction)
 
 
+def binary_cross_entropy(
+    input: Input,
+    target: Input,
+    weight: Input | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Cross entropy of two probabilities; `binary_cross_entropy_with_logits` is more exact.
+
+    Parameters
+    ----------
+    input : Tensor or ndarray
+        Probabilities, such as ``sigmoid(x)``. Their logarithms are taken to be at least -100.
+    target : Tensor or ndarray
+        Probabilities, of the same shape.
+    weight : Tensor or ndarray, optional
+        How much each element counts; broadcasts to the input's shape.
+    reduction : {'mean', 'sum', 'none'}, default 'mean'
+
+    Returns
+    -------
+    Tensor
+        A scalar; with 'none', of the shape of the input.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or an input is not from 0 to 1.
+    """
+    p, y = _alike(input, target)
+    if not ((p.data >= 0) & (p.data <= 1)).all():
+        raise ValueError("input must be probabilities, from 0 to 1; sigmoid(input) makes it so")
+    loss = -(y * p.log().clamp(min=-100) + (1 - y) * (1 - p).log().clamp(min=-100))
+    if weight is not None:
+        loss = loss * as_tensor(weight, "weight")
+    return _reduced(loss, reduction)
+
+
 def _alike(input: Input, target: Input) -> tuple[Tensor, Tensor]:
     input, target = as_tensor(input, "input"), as_tensor(target, "target")
     if input.shape != target.shape:
@@ -206,7 +243,8 @@ def cross_entropy(
     input : Tensor or ndarray of shape (N, classes, ...) or (classes,)
         Unnormalized scores (logits).
     target : Tensor or ndarray of shape (N, ...) or ()
-        Class indices, integers.
+        Class indices, integers; or of the input's shape and floating point, the probability
+        of each class.
     weight : Tensor or ndarray of shape (classes,), optional
         How much each class counts.
     ignore_index : int, default -100
@@ -244,13 +282,34 @@ def cross_entropy(
         labels = as_tensor(target, "target").data
         if _are_plain_scores(input.data, labels):
             return CrossEntropy.apply(input, labels, ignore_index, reduction)
-    log_p = log_softmax(input, 1 if input.ndim > 1 else 0)
+    axis = 1 if input.ndim > 1 else 0
+    log_p = log_softmax(input, axis)
+    target = as_tensor(target, "target")
+    if target.dtype.kind not in "biu" and target.shape == input.shape:
+        soft = target * (1 - label_smoothing) + label_smoothing / input.shape[axis]
+        return _soft_loss(log_p, soft, weight, axis, reduction)
     hard = nll_loss(log_p, target, weight, ignore_index, reduction)
     if label_smoothing == 0:
         return hard
     smooth = _smoothing_loss(log_p, target, weight, ignore_index, reduction)
-    classes = log_p.shape[1 if log_p.ndim > 1 else 0]
-    return hard * (1 - label_smoothing) + smooth * (label_smoothing / classes)
+    return hard * (1 - label_smoothing) + smooth * (label_smoothing / log_p.shape[axis])
+
+
+def _soft_loss(
+    log_p: Tensor, target: Tensor, weight: Input | None, axis: int, reduction: Reduction
+) -> Tensor:
+    """Cross entropy with probabilities; its mean is over the samples, whatever the weights."""
+    _check_reduction(reduction)
+    products = log_p * target
+    if weight is not None:
+        along = as_tensor(weight, "weight")
+        products = products * along.reshape(-1, *(1 for _ in log_p.shape[axis + 1 :]))
+    losses = -products.sum(axis)
+    return (
+        losses.sum() / max(losses.numel(), 1)
+        if reduction == "mean"
+        else _reduced(losses, reduction)
+    )
 
 
 def _are_plain_scores(scores: Array, labels: Array) -> bool:
@@ -335,7 +394,10 @@ def _class_targets(
     """Checked: batched log-probabilities, labels, which are not ignored, how much each counts."""
     input, labels = as_tensor(input, "input"), as_tensor(target, "target").data
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"target has dtype {labels.dtype}, expected integers: class indices")
+        raise TypeError(
+            f"target has dtype {labels.dtype}, expected integers: class indices; probabilities "
+            f"have the shape of input, {input.shape}"
+        )
     if input.ndim == 1 and labels.ndim == 0:
         input, labels = input.reshape(1, -1), labels.reshape(1)
     if input.ndim < 2 or labels.shape != input.shape[:1] + input.shape[2:]:

@@ -16,6 +16,7 @@ from instnorm.nn.activation import (
     Sigmoid,
     SiLU,
     Softmax,
+    Softplus,
     Tanh,
 )
 from instnorm.nn.conditional import (
@@ -32,7 +33,7 @@ from instnorm.nn.conv import (
     ConvTranspose2d,
     ConvTranspose3d,
 )
-from instnorm.nn.dropout import Dropout
+from instnorm.nn.dropout import Dropout, Dropout2d
 from instnorm.nn.embedding import Embedding
 from instnorm.nn.instancenorm import (
     InstanceNorm1d,
@@ -47,9 +48,11 @@ from instnorm.nn.layers import (
     Identity,
     Linear,
     ReflectionPad2d,
+    Unflatten,
     Upsample,
 )
 from instnorm.nn.loss import (
+    BCELoss,
     BCEWithLogitsLoss,
     CrossEntropyLoss,
     L1Loss,
@@ -81,6 +84,7 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
+    "BCELoss",
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
@@ -96,6 +100,7 @@ __all__ = [
     "ConvTranspose3d",
     "CrossEntropyLoss",
     "Dropout",
+    "Dropout2d",
     "Embedding",
     "Flatten",
     "GroupNorm",
@@ -129,7 +134,9 @@ __all__ = [
     "Sigmoid",
     "SmoothL1Loss",
     "Softmax",
+    "Softplus",
     "Tanh",
+    "Unflatten",
     "UninitializedBuffer",
     "UninitializedParameter",
     "Upsample",
@@ -152,9 +159,27 @@ _INSTEAD = {
     ),
     "SyncBatchNorm": "instnorm runs in one process; nearest: BatchNorm2d",
     "DataParallel": "instnorm runs on one CPU; see instnorm.set_num_threads",
-    "ELU": "instnorm does not have it; nearest: SiLU, GELU, LeakyReLU",
-    "Dropout2d": "instnorm does not have it; nearest: Dropout",
-    "BCELoss": "nearest: BCEWithLogitsLoss, which takes the scores before the sigmoid",
+    **dict.fromkeys(
+        ["ELU", "SELU", "CELU", "Mish", "ReLU6", "Hardtanh", "Hardswish", "Hardsigmoid"],
+        "instnorm does not have it; nearest: SiLU, GELU, LeakyReLU",
+    ),
+    **dict.fromkeys(
+        ["ZeroPad2d", "ReplicationPad2d", "ConstantPad2d", "ZeroPad1d", "ReflectionPad1d"],
+        "nearest: functional.pad(x, (left, right, top, bottom), mode), ReflectionPad2d, and "
+        "padding= of a convolution",
+    ),
+    **dict.fromkeys(
+        ["AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d"],
+        "nearest: x.amax(dim=(2, 3)) for an output of size 1, MaxPool2d, AdaptiveAvgPool2d",
+    ),
+    **dict.fromkeys(["UpsamplingNearest2d", "UpsamplingBilinear2d"], "nearest: Upsample(mode=...)"),
+    "ParameterList": "nearest: register_parameter, or a ModuleList of Modules with a Parameter",
+    "HuberLoss": "nearest: SmoothL1Loss",
+    "KLDivLoss": "write (target * (target.log() - input)).sum() / len(input)",
+    "TripletMarginLoss": "write (d(a, p) - d(a, n) + margin).relu().mean()",
+    "PixelShuffle": "nearest: ConvTranspose2d, Upsample",
+    "LazyLinear": "nearest: Linear(in_features, ...), where instnorm.summary tells in_features",
+    "RMSNorm": "nearest: LayerNorm",
 }
 
 

@@ -150,3 +150,15 @@ class LogSoftmax(Softmax):
     def forward(self, input: Input) -> Tensor:
         """Normalize along the axis."""
         return F.log_softmax(input, self.dim)
+
+
+class Softplus(Module):
+    """``log(1 + exp(x))``: a positive number."""
+
+    def forward(self, input: Input) -> Tensor:
+        """Compute the function."""
+        return F.softplus(input)
+
+    def extra_repr(self) -> str:
+        """Return PyTorch's arguments, which are always these."""
+        return "beta=1.0, threshold=20.0"

@@ -1,4 +1,4 @@
-"""Dropout as a layer."""
+"""Dropout as layers."""
 
 from __future__ import annotations
 
@@ -25,3 +25,11 @@ class Dropout(Module):
     def extra_repr(self) -> str:
         """Return the constructor's arguments."""
         return f"p={self.p}, inplace={self.inplace}"
+
+
+class Dropout2d(Dropout):
+    """Set whole channels of images to zero at random in training; see `functional.dropout2d`."""
+
+    def forward(self, input: Input) -> Tensor:
+        """Drop channels in training, and return the input in evaluation."""
+        return F.dropout2d(input, self.p, self.training)

@@ -7,11 +7,12 @@ Tensors, and ndarrays such as ``layer.weight.data``, in place, and return them.
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from instnorm._missing import missing
 from instnorm.creation import generator, manual_seed
 from instnorm.tensor import Tensor
 
@@ -23,11 +24,20 @@ __all__ = [
     "manual_seed",
     "normal_",
     "ones_",
+    "trunc_normal_",
     "uniform_",
     "xavier_normal_",
     "xavier_uniform_",
     "zeros_",
 ]
+
+# What PyTorch has and this package has not: what is nearest.
+_INSTEAD = {
+    "orthogonal_": "nearest: tensor.copy_(numpy.linalg.qr(numpy.random.randn(n, n))[0])",
+    "eye_": "write tensor.copy_(instnorm.eye(*tensor.shape)) in a `with no_grad():` block",
+    "dirac_": "instnorm does not have it; nearest: kaiming_normal_",
+    "_calculate_fan_in_and_fan_out": "nearest: fans",
+}
 
 _T = TypeVar("_T", Tensor, npt.NDArray[Any])
 
@@ -45,6 +55,28 @@ def normal_(tensor: _T, mean: float = 0.0, std: float = 1.0) -> _T:
 def constant_(tensor: _T, val: float) -> _T:
     """Fill with one value."""
     return _fill(tensor, np.asarray(val))
+
+
+def trunc_normal_(
+    tensor: _T, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
+) -> _T:
+    """Fill with draws from a normal distribution, those of them that lie in [a, b].
+
+    Raises
+    ------
+    ValueError
+        If next to none do: `mean` is more than 2 `std` away from them all.
+    """
+    if not a - 2 * std <= mean <= b + 2 * std or not a < b:
+        raise ValueError(
+            f"mean={mean} must be within 2 std={std} of the interval from a={a} to b={b}"
+        )
+    values = generator().normal(mean, std, tensor.shape)
+    while True:
+        outside = (values < a) | (values > b)
+        if not outside.any():
+            return _fill(tensor, values)
+        values[outside] = generator().normal(mean, std, int(outside.sum()))
 
 
 def ones_(tensor: _T) -> _T:
@@ -149,3 +181,7 @@ def _fill(tensor: _T, values: npt.NDArray[np.float64]) -> _T:
     else:
         tensor[...] = values
     return tensor
+
+
+def __getattr__(name: str) -> NoReturn:
+    raise missing("instnorm.nn.init", name, __all__, _INSTEAD)

@@ -75,6 +75,32 @@ class Linear(_Affine):
         )
 
 
+class Unflatten(Module):
+    """One axis in another shape: what undoes a `Flatten`.
+
+    Parameters
+    ----------
+    dim : int
+    unflattened_size : tuple of int
+        One of them may be -1.
+    """
+
+    def __init__(self, dim: int, unflattened_size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.dim = dim
+        self.unflattened_size = unflattened_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Reshape."""
+        axis = self.dim % input.ndim
+        shape = input.shape
+        return input.reshape(*shape[:axis], *self.unflattened_size, *shape[axis + 1 :])
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
+
+
 class Identity(Module):
     """The input itself; any arguments are accepted and ignored."""
 

@@ -84,6 +84,18 @@ class SmoothL1Loss(_Loss):
         return F.smooth_l1_loss(input, target, self.reduction, self.beta)
 
 
+class BCELoss(_Loss):
+    """Cross entropy of two probabilities; see `functional.binary_cross_entropy`."""
+
+    def __init__(self, weight: Input | None = None, *, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction=reduction)
+        self.register_buffer("weight", None if weight is None else F.as_tensor(weight, "weight"))
+
+    def forward(self, input: Input, target: Input) -> Tensor:
+        """Compare."""
+        return F.binary_cross_entropy(input, target, self.weight, self.reduction)
+
+
 class BCEWithLogitsLoss(_Loss):
     """Cross entropy of sigmoid and probabilities.
 

@@ -230,6 +230,19 @@ class Module:
         """Yield this Module and all below it."""
         return (module for _, module in self.named_modules())
 
+    def get_submodule(self, target: str) -> Module:
+        """Return what `named_modules` has under a dotted name.
+
+        Raises
+        ------
+        AttributeError
+            If there is no such Module.
+        """
+        modules = dict(self.named_modules())
+        if target not in modules:
+            raise AttributeError(f"{type(self).__name__} has no submodule {target!r}")
+        return modules[target]
+
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Yield the direct submodules, each once, with their names."""
         seen: set[int] = set()

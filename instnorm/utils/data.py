@@ -11,7 +11,7 @@ import numpy as np
 from instnorm.creation import generator, generator_of, stack
 from instnorm.tensor import Tensor, tensor
 
-__all__ = ["DataLoader", "Dataset", "TensorDataset", "default_collate"]
+__all__ = ["DataLoader", "Dataset", "Subset", "TensorDataset", "default_collate", "random_split"]
 
 
 class Dataset:
@@ -62,6 +62,65 @@ class TensorDataset(Dataset):
         return len(self.tensors[0])
 
 
+class Subset(Dataset):
+    """Some samples of a data set: those at `indices`, in their order."""
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset = dataset
+        self.indices = indices
+
+    def __getitem__(self, index: int) -> Any:
+        """Return one sample."""
+        return self.dataset[self.indices[index]]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def random_split(
+    dataset: Any, lengths: Sequence[float], *, seed: int | None = None
+) -> list[Subset]:
+    """Cut a data set at random into parts that have no sample in common.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Or whatever has ``__getitem__`` and ``__len__``.
+    lengths : sequence of int, or of float
+        How many samples each part has, or its share of them; what rounding leaves over goes
+        to the first parts, one sample each.
+    seed : int, optional
+        By default the order is drawn from the random numbers of `instnorm.manual_seed`.
+
+    Returns
+    -------
+    list of Subset
+
+    Raises
+    ------
+    ValueError
+        If the lengths do not add up to that of the data set, or the shares to 1.
+
+    Examples
+    --------
+    >>> from instnorm.utils.data import random_split
+    >>> [len(part) for part in random_split(range(10), [0.75, 0.25])]
+    [8, 2]
+    """
+    count = len(dataset)
+    if math.isclose(sum(lengths), 1) and count != 1:
+        sizes = [math.floor(count * share) for share in lengths]
+        for i in range(count - sum(sizes)):
+            sizes[i % len(sizes)] += 1
+    else:
+        sizes = [int(length) for length in lengths]
+    if sum(sizes) != count:
+        raise ValueError(f"lengths is {list(lengths)}, expected a sum of {count}, or of 1")
+    order = (generator() if seed is None else generator_of(seed)).permutation(count).tolist()
+    ends = np.cumsum(sizes, dtype=int).tolist()
+    return [Subset(dataset, order[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
+
+
 class DataLoader:
     """Batches of a data set's samples, in order or shuffled anew in each epoch.
 
@@ -79,6 +138,8 @@ class DataLoader:
         Makes a batch of a list of samples; by default `default_collate`.
     drop_last : bool, default False
         Whether to leave out the last batch if it is smaller.
+    pin_memory, persistent_workers : bool, default False
+        For PyTorch's sake: they change nothing.
     seed : int, optional
         Of the order: every loader with this seed gives the same orders, epoch by epoch.
 
@@ -107,6 +168,8 @@ class DataLoader:
         num_workers: int = 0,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         drop_last: bool = False,
+        pin_memory: bool = False,
+        persistent_workers: bool = False,
         seed: int | None = None,
     ) -> None:
         if num_workers != 0:

@@ -8,10 +8,12 @@ import weakref
 import numpy as np
 import pytest
 from helpers.beside_torch import torch
+from helpers.tensors import normal
 
 import instnorm
 from instnorm import Tensor, enable_grad, grad, is_grad_enabled, no_grad, tensor
 from instnorm.autograd import Function
+from instnorm.testing import gradcheck, gradgradcheck
 
 pytestmark = pytest.mark.torch
 
@@ -440,18 +442,111 @@ def test_in_place_breaks_no_gradient_in_silence():
         h += tensor([[1.0, 2.0]])
 
 
-def test_assignments_with_a_tensor_of_the_graph_are_refused():
-    """Torch records these; here they would lose the gradient, so they are an error."""
+def test_what_would_lose_a_gradient_is_refused():
+    """Torch records some of these; here they would lose the gradient, so they are an error."""
     x, buffer = leaf([1.0, 2.0]), tensor([0.0, 0.0])
+    y = x * 2
     for change in (
-        lambda: buffer.__setitem__(0, x[0]),
         lambda: buffer.copy_(x),
-        lambda: (x * 2).reshape(2, 1).__imul__(3),
+        lambda: y.reshape(2, 1).__imul__(3),
+        lambda: y[:1].__setitem__(0, x[1]),
+        lambda: x.__setitem__(0, 1.0),
     ):
         with pytest.raises(RuntimeError, match="in-place operations are not recorded"):
             change()
+    with pytest.raises(TypeError, match="cannot write float64 values into a int64 Tensor"):
+        tensor([1, 2])[0] = x[0]
     assert buffer.tolist() == [0, 0]
     assert x.tolist() == [1, 2]
+
+
+ASSIGNMENTS = {
+    "a number": lambda t, a, b: a.__setitem__((slice(None), 1), 0.5),
+    "a Tensor": lambda t, a, b: a.__setitem__(0, b),
+    "a broadcast Tensor": lambda t, a, b: a.__setitem__((slice(None), slice(1, 3)), b[0]),
+    "a mask": lambda t, a, b: a.__setitem__(a > 0, -1.0),
+    "integers": lambda t, a, b: a.__setitem__(([0, 1], [2, 0]), b[:2]),
+    "itself": lambda t, a, b: a.__setitem__(0, a[1] + b),
+    "all": lambda t, a, b: a.__setitem__(..., b),
+}
+
+
+@pytest.mark.parametrize("name", ASSIGNMENTS)
+def test_assignments_are_recorded_as_in_torch(name):
+    x, y, weight = normal(2, 3), normal(3, seed=1), normal(2, 3, seed=2)
+    results = []
+    for lib in (instnorm, torch):
+        a, b = (lib.tensor(v, requires_grad=True) for v in (x, y))
+        h = a * 2
+        ASSIGNMENTS[name](lib, h, b)
+        (h * h * lib.tensor(weight)).sum().backward()
+        used = b.grad if b.grad is not None else lib.zeros(3, dtype=lib.float64)
+        results.append([v.detach().numpy() for v in (h, a.grad, used)])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_assignments_have_second_derivatives():
+    def filled(a, b):
+        h = a * a
+        h[0, 1:] = b * b
+        buffer = tensor(np.zeros(3))
+        buffer[1] = a[1, 0] ** 3
+        return h * buffer
+
+    leaves = [leaf(normal(2, 3)), leaf(normal(2, seed=1))]
+    assert gradcheck(filled, leaves)
+    assert gradgradcheck(filled, leaves)
+
+
+def test_what_nobody_else_sees_may_change_in_place():
+    """A batch norm ends in a view; ``out += identity`` after it ends a block of a ResNet."""
+    x = leaf(normal(2, 3, 4, 4))
+    out = instnorm.nn.BatchNorm2d(3, dtype=np.float64)(x)
+    expected = instnorm.grad((out + x).square().sum(), [x], retain_graph=True)[0]
+    out += x
+    (gradient,) = instnorm.grad(out.square().sum(), [x])
+    np.testing.assert_allclose(gradient.data, expected.data, rtol=1e-12)
+
+
+def test_retain_grad():
+    x = leaf([1.0, 2.0])
+    y = x * 3
+    y.retain_grad()
+    x.retain_grad()
+    (y * y).sum().backward(retain_graph=True)
+    assert y.grad.tolist() == [6, 12]
+    assert x.grad.tolist() == [18, 36]
+    (y * y).sum().backward()
+    assert y.grad.tolist() == [12, 24]
+    gone = weakref.ref(y)
+    del y
+    assert gone() is None
+
+
+def test_set_grad_enabled():
+    x = leaf([1.0])
+
+    @instnorm.set_grad_enabled(False)
+    def double(x):
+        return x * 2
+
+    assert (x * 2).requires_grad
+    assert not double(x).requires_grad
+    assert not double(x).requires_grad
+    with instnorm.set_grad_enabled(False):
+        assert not (x * 2).requires_grad
+        with instnorm.set_grad_enabled(True):
+            assert (x * 2).requires_grad
+    assert (x * 2).requires_grad
+    instnorm.set_grad_enabled(False)
+    try:
+        assert not (x * 2).requires_grad
+    finally:
+        instnorm.set_grad_enabled(True)
+    assert (x * 2).requires_grad
+    with instnorm.inference_mode():
+        assert not (x * 2).requires_grad
 
 
 def test_changing_what_was_not_saved_is_harmless():

@@ -27,6 +27,21 @@ MADE = {
     "arange dtype": lambda t: t.arange(3, dtype=t.float64),
     "zeros_like": lambda t: t.zeros_like(t.arange(3)),
     "ones_like": lambda t: t.ones_like(t.arange(3), dtype=t.float32),
+    "full_like": lambda t: t.full_like(t.arange(3), 7, dtype=t.float32),
+    "empty": lambda t: t.empty(2, 3, dtype=t.int64) * 0,
+    "empty_like": lambda t: t.empty_like(t.arange(3)) * 0,
+    "randn_like": lambda t: t.randn_like(t.ones(2, 3, dtype=t.float64)) * 0,
+    "rand_like": lambda t: t.rand_like(t.ones(2), requires_grad=True) * 0,
+    "randint": lambda t: t.randint(5, size=(2, 3)) * 0,
+    "randint from": lambda t: t.randint(2, 3, (2,), device="cpu"),
+    "eye": lambda t: t.eye(3),
+    "eye of integers": lambda t: t.eye(2, 4, dtype=t.int64),
+    "linspace": lambda t: t.linspace(-1, 2, 5),
+    "linspace dtype": lambda t: t.linspace(0, 1, steps=3, dtype=t.float64),
+    "as_tensor": lambda t: t.as_tensor([1.0, 2.0]),
+    "as_tensor dtype": lambda t: t.as_tensor(np.arange(3), dtype=t.float32, device="cpu"),
+    "constants": lambda t: t.tensor([t.inf, t.nan, t.pi]),
+    "concat": lambda t: t.concat([t.ones(2), t.zeros(1)]),
     "from_numpy": lambda t: t.from_numpy(np.arange(3.0)),
     "tensor": lambda t: t.tensor([1.0, 2.0], device="cpu"),
     "tensor of integers": lambda t: t.tensor([[1, 2]]),
@@ -157,3 +172,45 @@ def test_names_at_the_top_are_torchs_where_torch_has_them():
     for name in instnorm.__all__:
         assert hasattr(instnorm, name)
         assert name in own or hasattr(torch, name), name
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("einsum", "nearest: matmul"),
+        ("roll", "write instnorm.cat"),
+        ("backends", "instnorm computes on the CPU"),
+        ("ones_lik", "nearest: ones_like"),
+    ],
+)
+def test_a_function_that_there_is_not_names_the_nearest(name, nearest):
+    with pytest.raises(AttributeError, match=nearest):
+        getattr(instnorm, name)
+
+
+def test_as_tensor_copies_nothing():
+    array = np.zeros(2)
+    assert instnorm.as_tensor(array).data is array
+    tensor = instnorm.zeros(2)
+    assert instnorm.as_tensor(tensor) is tensor
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: instnorm.randint(3), TypeError, "size is missing"),
+        (lambda: instnorm.where(instnorm.ones(2) > 0, 1.0), TypeError, "where takes a condition"),
+    ],
+)
+def test_arguments_that_are_missing(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_seeds_of_other_devices_change_nothing():
+    instnorm.manual_seed(0)
+    expected = instnorm.rand(2).tolist()
+    instnorm.manual_seed(0)
+    instnorm.cuda.manual_seed_all(1)
+    assert instnorm.rand(2).tolist() == expected
+    assert instnorm.cuda.device_count() == 0

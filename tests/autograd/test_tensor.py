@@ -191,6 +191,48 @@ OPERATIONS = {
         lambda a: library(a).flatten(library(a).relu(library(a).exp(a)), 1),
         [normal(2, 3, 2)],
     ),
+    "add in words": (lambda a, b: a.add(b, alpha=0.5).sub(b, alpha=2), [normal(2, 3), normal(3)]),
+    "arithmetic in words": (
+        lambda a, b: library(a).add(a.mul(b).div(2.0), a.neg()),
+        [normal(2, 3), normal(3)],
+    ),
+    "remainder": (lambda a: a % 0.75 + a.remainder(-0.4), [away_from_zero(2, 3)]),
+    "mm": (lambda a, b: a.mm(b.t()) + library(a).mm(a, b.T), [normal(2, 3), normal(4, 3)]),
+    "bmm": (lambda a, b: a.bmm(b), [normal(2, 3, 4), normal(2, 4, 2)]),
+    "dot": (lambda a, b: a.dot(b), [normal(3), normal(3, seed=1)]),
+    "t of a vector": (lambda a: a.t() * 2, [normal(3)]),
+    "square in words": (lambda a: a.square(), [normal(2, 3)]),
+    "sin": (lambda a: a.sin(), [normal(2, 3)]),
+    "cos": (lambda a: a.cos(), [normal(2, 3)]),
+    "sign": (lambda a: a.sign() * a, [away_from_zero(2, 3)]),
+    "round": (lambda a: a.round() + a.floor() - a.ceil() + a, [away_from_zero(2, 3)]),
+    "maximum": (lambda a, b: a.maximum(b), [normal(2, 3), normal(3)]),
+    "minimum": (lambda a, b: a.minimum(b), [normal(2, 1), normal(3)]),
+    "max of two": (lambda a, b: a.max(b) * a.min(b), [normal(2, 3), normal(2, 3, seed=1)]),
+    "logsumexp": (lambda a: a.logsumexp(1), [normal(2, 3)]),
+    "logsumexp two keepdim": (lambda a: a.logsumexp((0, 2), keepdim=True), [normal(2, 3, 2)]),
+    "masked_fill": (lambda a: a.masked_fill(mask_for(a, MASK), 7.0), [normal(2, 3)]),
+    "gather": (
+        lambda a: a.gather(1, library(a).tensor([[0, 0, 2, 2], [1, 0, 0, 0]])),
+        [normal(2, 3)],
+    ),
+    "gather 0": (lambda a: a.gather(0, library(a).tensor([[2, 0]])), [normal(3, 2)]),
+    "index_select": (
+        lambda a: a.index_select(-1, library(a).tensor([2, 0, 2])),
+        [normal(2, 3)],
+    ),
+    "sort": (lambda a: a.sort().values * a.sort(0, descending=True)[0], [normal(3, 3)]),
+    "topk": (lambda a: a.topk(2, dim=1).values, [normal(2, 4)]),
+    "topk smallest": (lambda a: a.topk(2, 0, largest=False)[0], [normal(4, 2)]),
+    "flip": (lambda a: a.flip(0) + a.flip([0, -1]) + a.flip(0, 1), [normal(2, 3)]),
+    "tril": (lambda a: a.tril() + a.tril(1), [normal(3, 4)]),
+    "triu": (lambda a: a.triu() + a.triu(diagonal=-1), [normal(2, 3, 4)]),
+    "diag of a matrix": (lambda a: a.diag(), [normal(3, 2)]),
+    "diag of a vector": (lambda a: a.diag(), [normal(3)]),
+    "unbind": (lambda a: a.unbind(1)[1] * a.unbind(dim=-2)[0], [normal(2, 3, 4)]),
+    "view_as": (lambda a, b: a.view_as(b) * b, [normal(2, 3), normal(6)]),
+    "expand_as": (lambda a, b: a.expand_as(b) * b, [normal(3), normal(2, 3)]),
+    "clip": (lambda a: a.clip(-0.5, 0.6), [normal(2, 3)]),
     "composed": (
         lambda a, b: ((a @ b).tanh() / (1 + (a * a).sum())).exp().mean(0),
         [normal(2, 3), normal(3, 2)],
@@ -198,6 +240,8 @@ OPERATIONS = {
 }
 # What torch has no equal of, or has under another name.
 OURS = {
+    "remainder by": (lambda a: 2.0 % a, [positive(2, 3)]),
+    "remainder of both": (lambda a, b: a % b, [positive(2, 3), away_from_zero(3)]),
     "backwards": (lambda a: a[::-1, ::-2], [normal(3, 4)]),
     "T of three axes": (lambda a: a.T, [normal(2, 3, 4)]),
     "broadcast_to sizes": (lambda a: a.broadcast_to(2, 4, 3), [normal(4, 1)]),
@@ -292,6 +336,9 @@ EDGES = {
     "power 1": (lambda a: a**1, [[0.0, -1.0, INF]]),
     "square": (lambda a: a**2, [[0.0, -1.0, 1e-200]]),
     "power 0.5": (lambda a: a**0.5, [[0.0, 4.0, -1.0]]),
+    "maximum tie": (lambda a, b: a.maximum(b), [[1.0, INF, NAN, 2.0], [1.0, INF, 1.0, NAN]]),
+    "minimum tie": (lambda a, b: a.minimum(b), [[1.0, -INF, NAN, 2.0], [1.0, -INF, 1.0, NAN]]),
+    "logsumexp": (lambda a: a.logsumexp(1), [[[1000.0, 999.0], [-1000.0, -INF]]]),
     "clamp": (lambda a: a.clamp(-1, 2), [[-1.0, 2.0, -2.0, 3.0, INF, -INF, NAN]]),
     "std of equal": (lambda a: a.std(), [[2.0, 2.0, 2.0]]),
     "norm of zeros": (lambda a: a.norm(), [[0.0, 0.0]]),
@@ -355,6 +402,121 @@ def test_argmax_and_indices():
     indices = Tensor(x, requires_grad=True).max(0).indices
     assert indices.dtype == np.int64
     assert not indices.requires_grad
+
+
+# Functions of a Tensor of either library, whose results are outside the graph.
+OUTSIDE = {
+    "eq": lambda a: a.eq(a.round()),
+    "ne": lambda a: a.ne(2),
+    "lt": lambda a: a.lt(0.5),
+    "le": lambda a: a.le(2.0),
+    "gt": lambda a: a.gt(0),
+    "ge": lambda a: library(a).ge(a, 2),
+    "xor": lambda a: (a > 0) ^ (a > 1),
+    "isnan": lambda a: (a.round() / a.round()).isnan(),
+    "isinf": lambda a: (a / 0).isinf(),
+    "isfinite": lambda a: library(a).isfinite(a / a),
+    "any": lambda a: (a > 1).any(),
+    "any 0 keepdim": lambda a: (a > 1).any(dim=0, keepdim=True),
+    "all": lambda a: (a > -9).all(),
+    "all -1": lambda a: (a > 0).all(-1),
+    "all numbers": lambda a: a.round().all(1),
+    "nonzero": lambda a: (a > 0).nonzero(),
+    "nonzero as_tuple": lambda a: library(a).stack((a > 0).nonzero(as_tuple=True)),
+    "where": lambda a: library(a).stack(library(a).where(a > 0)),
+    "unique": lambda a: a.round().unique(),
+    "argsort": lambda a: a.argsort(),
+    "argsort 0 descending": lambda a: a.argsort(dim=0, descending=True),
+    "indices of sort": lambda a: a.sort(descending=True).indices,
+    "indices of topk": lambda a: a.topk(1, dim=-1)[1],
+    "axis of a sum": lambda a: a.sum(axis=0) + library(a).mean(a, axis=(0, 1), keepdims=True)[0],
+    "axis of extremes": lambda a: a.max(axis=1, keepdims=True).values + a.amin(axis=0),
+    "axis of argmax": lambda a: a.argmax(axis=1) + (a > 0).any(axis=1),
+    "axis of a spread": lambda a: (a.std(axis=0) + a.var(axis=0)).round(),
+    "axis of cat": lambda a: library(a).cat([library(a).stack([a, a], axis=2)[..., 0], a], axis=1),
+    "bool": lambda a: a.round().bool(),
+    "int": lambda a: (a * 3).int(),
+    "nelement": lambda a: library(a).tensor(a.nelement()),
+    "integer remainder": lambda a: a.int() % 2 + 7 // a.int().abs().clamp(min=1),
+    "floor division": lambda a: a // 0.3,
+    "maximum of integers": lambda a: library(a).maximum(a.int(), -a.int()),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_results_outside_the_graph_are_torchs(name):
+    x = np.round(3 * normal(3, 4), 1)
+    ours, theirs = OUTSIDE[name](Tensor(x)), OUTSIDE[name](torch.tensor(x))
+    assert ours.dtype == theirs.numpy().dtype
+    np.testing.assert_array_equal(ours.data, theirs.numpy())
+
+
+def test_equal_elements_keep_their_order():
+    x = Tensor([2.0, 1.0, 2.0, 1.0])
+    assert x.argsort().tolist() == [1, 3, 0, 2]
+    assert x.argsort(descending=True).tolist() == [0, 2, 1, 3]
+    assert x.topk(2).indices.tolist() == [0, 2]
+
+
+def test_tensors_are_compared_as_a_whole():
+    a = tensor([1.0, np.nan])
+    assert instnorm.is_tensor(a)
+    assert not instnorm.is_tensor(a.data)
+    assert instnorm.equal(a[:1], tensor([1.0]))
+    assert not instnorm.equal(a[:1], tensor([1.0, 2.0]))
+    assert instnorm.allclose(a, a + 1e-9, equal_nan=True)
+    assert not instnorm.allclose(a, a)
+
+
+IN_PLACE = {
+    "add_": lambda t, a: a.add_(2).add_(a * 3, alpha=0.5),
+    "sub_": lambda t, a: a.sub_(t.ones(3)),
+    "mul_": lambda t, a: a.mul_(0.9).div_(2),
+    "pow_": lambda t, a: a.pow_(2),
+    "power": lambda t, a: a.__ipow__(3),
+    "neg_": lambda t, a: a.neg_().abs_(),
+    "exp_": lambda t, a: a.exp_(),
+    "sqrt_": lambda t, a: a.abs_().sqrt_(),
+    "tanh_": lambda t, a: a.tanh_(),
+    "sigmoid_": lambda t, a: a.sigmoid_(),
+    "clamp_": lambda t, a: a.clamp_(min=0.2),
+    "round_": lambda t, a: a.round_(),
+    "relu_": lambda t, a: a.relu_(),
+    "masked_fill_": lambda t, a: a.masked_fill_(a > 0, -1.0),
+    "fill_": lambda t, a: a.fill_(3),
+}
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_in_place_in_words(name, graph):
+    x = normal(2, 3).astype(np.float32)
+    results = []
+    for lib in (instnorm, torch):
+        leaf = lib.tensor(x, requires_grad=graph and name != "fill_")
+        a = leaf * 1
+        view = a.detach()
+        result = IN_PLACE[name](lib, a)
+        assert result is a
+        # The memory is the same, and so is the history.
+        assert np.asarray(view).tolist() == a.detach().numpy().tolist()
+        results.append([a.detach().numpy()])
+        if leaf.requires_grad:
+            (a * lib.tensor(x)).sum().backward()
+            results[-1].append(leaf.grad.numpy())
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_random_numbers_in_place():
+    instnorm.manual_seed(0)
+    x = instnorm.empty(1000)
+    assert x.normal_(3, 0.5) is x
+    assert abs(x.mean().item() - 3) < 0.1
+    assert abs(x.std().item() - 0.5) < 0.1
+    x.uniform_(-1, 1)
+    assert -1 <= x.min().item() < -0.9
+    assert 0.9 < x.max().item() < 1
 
 
 # --- half precision -----------------------------------------------------------
@@ -824,7 +986,12 @@ def test_what_in_place_refuses(change, error, message):
         (lambda t: t["a"], IndexError, "only integers"),
         (lambda t: t + "a", TypeError, "a Tensor holds"),
         (lambda t: t * 1j, TypeError, "a Tensor holds"),
-        (lambda t: np.exp(t), TypeError, "does not support ufuncs"),
+        (lambda t: np.exp(t), RuntimeError, r"numpy.exp of .* use a method .* numpy.exp\(x.detach"),
+        (lambda t: t.sum(dim=0, axis=1), TypeError, "unexpected keyword argument 'axis'"),
+        (lambda t: t.topk(4), ValueError, "k must be from 0 to 3, got 4"),
+        (lambda t: t.gather(0, tensor([0])), ValueError, "index has 1 axes, expected 2"),
+        (lambda t: t.unsqueeze(0).t(), RuntimeError, r"at most 2 axes, got shape \(1, 2, 3\)"),
+        (lambda t: t.unsqueeze(0).diag(), RuntimeError, "a vector or a matrix, got shape"),
     ],
 )
 def test_what_is_refused(call, error, message):
@@ -839,7 +1006,38 @@ def test_every_public_method_is_tested_here():
     with open(__file__) as file:
         text = file.read()
     # Hooks are a matter of the graph, and of test_autograd.py.
-    internal = {"view_of_memory", "new", "mark_changed", "register_hook"}
+    internal = {"view_of_memory", "new", "mark_changed", "register_hook", "retain_grad"}
     missing = [n for n in methods if n not in internal and not re.search(rf"\.{n}\b", text)]
     assert not missing
     assert instnorm.Tensor is Tensor
+
+
+def test_arrays_take_a_tensor_in_place():
+    """``w.data -= lr * w.grad``, as in many a first training loop."""
+    w = tensor([1.0, 2.0], requires_grad=True)
+    memory = w.data
+    (w * w).sum().backward()
+    w.data -= 0.25 * w.grad
+    assert w.data is memory
+    assert w.tolist() == [0.5, 1.0]
+    with pytest.raises(RuntimeError, match="would lose them"):
+        w.data -= 0.25 * w
+
+
+def test_ufuncs_of_values_are_arrays():
+    x = tensor([1.0, 4.0])
+    assert type(np.sqrt(x)) is np.ndarray
+    assert np.sqrt(x).tolist() == [1, 2]
+    assert np.add.reduce(x) == 5
+    assert np.maximum(x, np.array([2.0, 2.0])).tolist() == [2, 4]
+    out = np.zeros(2, np.float32)
+    assert np.add(x, x, out=out) is out
+    assert isinstance(np.float64(2) * x, Tensor)
+    assert (np.float64(2) * x).dtype == np.float32
+
+
+def test_a_tensor_assigned_to_data_is_told_of():
+    w = tensor([1.0, 2.0], requires_grad=True)
+    w.data = tensor([3.0, 4.0])
+    with pytest.raises(AttributeError, match=r"assigned to x.data.* write x.data = y.data"):
+        w * 2

@@ -89,6 +89,41 @@ OPERATIONS = {
     "relu inplace": (lambda f, x: f.relu(x * 1, inplace=True), [normal(2, 3, 4)]),
     "gelu": (lambda f, x: f.gelu(x), [3 * normal(2, 3, 4)]),
     "gelu tanh": (lambda f, x: f.gelu(x, approximate="tanh"), [normal(2, 3, 4)]),
+    "softplus": (lambda f, x: f.softplus(x), [3 * normal(2, 3, 4)]),
+    "normalize": (lambda f, x: f.normalize(x), [normal(2, 3, 4)]),
+    "normalize p": (lambda f, x: f.normalize(x, p=1, dim=-1), [normal(2, 3)]),
+    "cosine_similarity": (
+        lambda f, x, y: f.cosine_similarity(x, y),
+        [normal(2, 3), normal(2, 3, seed=1)],
+    ),
+    "cosine_similarity 0": (
+        lambda f, x, y: f.cosine_similarity(x, y, dim=0),
+        [normal(2, 3), normal(2, 1, seed=1)],
+    ),
+    "binary_cross_entropy": (
+        lambda f, x: f.binary_cross_entropy(f.sigmoid(x), row_for(x, [[0.0, 1, 1], [1, 0, 0.3]])),
+        [normal(2, 3)],
+    ),
+    "binary_cross_entropy weight": (
+        lambda f, x: f.binary_cross_entropy(
+            f.sigmoid(x), row_for(x, [[0.0, 1], [1, 0]]), row_for(x, [2.0, 0.5]), reduction="sum"
+        ),
+        [normal(2, 2)],
+    ),
+    "cross_entropy of probabilities": (
+        lambda f, x, y: f.cross_entropy(x, f.softmax(y, 1)),
+        [normal(4, 5), normal(4, 5, seed=1)],
+    ),
+    "cross_entropy of probabilities, smoothed": (
+        lambda f, x, y: f.cross_entropy(
+            x, f.softmax(y, 1), weight=class_weight_for(x), label_smoothing=0.2, reduction="none"
+        ),
+        [normal(4, 5, 3), normal(4, 5, 3, seed=1)],
+    ),
+    "cross_entropy of probabilities, one sample": (
+        lambda f, x, y: f.cross_entropy(x, f.softmax(y, 0), reduction="sum"),
+        [normal(5), normal(5, seed=1)],
+    ),
     "silu": (lambda f, x: f.silu(x), [3 * normal(2, 3, 4)]),
     "prelu": (lambda f, x, w: f.prelu(x, w), [normal(2, 3, 4), normal(1)]),
     "prelu of channels": (lambda f, x, w: f.prelu(x, w), [normal(2, 3, 4), normal(3)]),
@@ -1082,3 +1117,53 @@ def test_running_statistics_of_batch_norm_are_torchs():
         torch.nn.functional.batch_norm(torch.tensor(x), *theirs, training=True, momentum=0.3)
         for a, t in zip(ours, theirs, strict=True):
             assert_close(a, t)
+
+
+def test_dropout2d_drops_whole_channels():
+    instnorm.manual_seed(0)
+    y = F.dropout2d(np.ones((40, 50, 2, 3), np.float32), 0.25).data
+    assert (y == y[:, :, :1, :1]).all()
+    np.testing.assert_allclose(np.unique(y), [0, 1 / 0.75], rtol=1e-6)
+    assert abs((y == 0).mean() - 0.25) < 0.05
+    x = Tensor(normal(1, 2, 3, 3))
+    assert F.dropout2d(x, 0.5, training=False) is x
+
+
+@pytest.mark.parametrize("count", [-1, 4])
+def test_one_hot_is_torchs(count):
+    classes = np.array([[0, 2], [1, 1]])
+    expected = torch.nn.functional.one_hot(torch.tensor(classes), count)
+    ours = F.one_hot(Tensor(classes), num_classes=count)
+    assert ours.dtype == np.int64
+    np.testing.assert_array_equal(ours.data, expected)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: F.one_hot(Tensor([1.0])), TypeError, "tensor has dtype float32, expected integ"),
+        (lambda: F.one_hot(Tensor([0, -1])), ValueError, "from -1 to 0, expected 0 to 0"),
+        (lambda: F.one_hot(Tensor([0, 3]), 3), ValueError, "from 0 to 3, expected 0 to 2"),
+        (lambda: F.dropout2d(Tensor(np.ones((2, 3)))), ValueError, "expected .N, C, H, W."),
+        (
+            lambda: F.binary_cross_entropy(Tensor([1.5]), Tensor([1.0])),
+            ValueError,
+            "input must be probabilities",
+        ),
+        (
+            lambda: F.cross_entropy(Tensor(np.ones((2, 3))), Tensor([1.0, 2.0])),
+            TypeError,
+            r"expected integers: class indices; probabilities have the shape of input, \(2, 3\)",
+        ),
+    ],
+)
+def test_what_learners_mistake_is_told(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_certain_mistake_costs_100():
+    loss = F.binary_cross_entropy(
+        Tensor([0.0, 1.0, 1.0]), Tensor([1.0, 0.0, 1.0]), reduction="none"
+    )
+    assert loss.tolist() == [100, 100, 0]

@@ -537,6 +537,10 @@ LAYERS = {
     "PReLU": (("PReLU", (), {}), IMAGE),
     "PReLU of channels": (("PReLU", (3, 0.1), {}), IMAGE),
     "Softmax": (("Softmax", (1,), {}), IMAGE),
+    "Softplus": (("Softplus", (), {}), IMAGE),
+    "Unflatten": (("Unflatten", (1, (2, -1)), {}), ROWS),
+    "Unflatten the last": (("Unflatten", (-1, (4, 2)), {}), IMAGE),
+    "Dropout2d 0": (("Dropout2d", (0.0,), {}), IMAGE),
     "LogSoftmax": (("LogSoftmax", (), {"dim": -1}), IMAGE),
     "Dropout 0": (("Dropout", (0.0,), {"inplace": True}), ROWS),
     "BatchNorm1d": (("BatchNorm1d", (8,), {}), ROWS),
@@ -614,6 +618,12 @@ LOSSES = {
         {"weight": np.array([0.5, 2.0, 1.0]), "ignore_index": 1, "reduction": "none"},
         normal(4, 3),
         np.array([0, 2, 1, 2]),
+    ),
+    "BCELoss": ({}, normal(4, 3) ** 2 / 9, normal(4, 3, seed=1) ** 2 / 9),
+    "BCELoss all": (
+        {"weight": np.array([0.5, 2.0, 1.0]), "reduction": "sum"},
+        normal(4, 3) ** 2 / 9,
+        np.round(normal(4, 3, seed=1) ** 2 / 9),
     ),
     "BCEWithLogitsLoss": ({}, normal(4, 3), normal(4, 3, seed=1)),
     "BCEWithLogitsLoss all": (
@@ -821,6 +831,8 @@ def test_functional_is_found_where_torchs_is():
     [
         ("Transformer", "no attention layers; nearest: Linear, LayerNorm"),
         ("LSTM", "no recurrent layers"),
+        ("ELU", "nearest: SiLU"),
+        ("ZeroPad2d", "functional.pad"),
         ("BatchNorm4d", "nearest: BatchNorm"),
         ("Relu", "nearest: ReLU"),
     ],
@@ -943,6 +955,14 @@ def test_dropout_is_for_training():
     assert layer.eval()(x) is x
     with pytest.raises(ValueError, match="p must be from 0 to 1, got -1"):
         nn.Dropout(-1)
+
+
+def test_dropout2d_is_for_training():
+    layer, x = nn.Dropout2d(0.4), leaf(np.ones((50, 40, 2, 2)))
+    dropped = (layer(x).data == 0).reshape(2000, 4)
+    assert (dropped.all(1) == dropped.any(1)).all()
+    assert dropped.mean() == pytest.approx(0.4, abs=0.05)
+    assert layer.eval()(x) is x
 
 
 BATCH_NORM_ERRORS = {
@@ -1073,3 +1093,38 @@ def test_clip_grad_norm_at_the_edges():
     w.grad = Tensor([np.inf]).double()
     with pytest.raises(RuntimeError, match="total norm of the gradients is inf"):
         nn.utils.clip_grad_norm_(w, 1.0, error_if_nonfinite=True)
+
+
+def test_clip_grad_value_is_torchs():
+    results = []
+    for library in (instnorm, torch):
+        w = library.tensor([1.0, 2.0, 3.0], requires_grad=True)
+        (w * library.tensor([5.0, -5.0, 0.1])).sum().backward()
+        library.nn.utils.clip_grad_value_([w, library.zeros(1, requires_grad=True)], 0.5)
+        results.append(w.grad.tolist())
+    assert results[0] == pytest.approx(results[1])
+
+
+def test_a_module_is_found_by_its_dotted_name():
+    net = nn.Sequential(nn.Linear(1, 1), nn.Sequential(nn.Linear(1, 1), nn.ReLU()))
+    assert net.get_submodule("1.0") is net[1][0]
+    assert net.get_submodule("") is net
+    with pytest.raises(AttributeError, match=r"Sequential has no submodule '1\.2'"):
+        net.get_submodule("1.2")
+
+
+def test_truncated_normal_numbers():
+    instnorm.manual_seed(0)
+    values = nn.init.trunc_normal_(instnorm.empty(5000), mean=1.0, std=2.0, a=-1.0, b=2.0)
+    expected = torch.nn.init.trunc_normal_(torch.empty(5000), mean=1.0, std=2.0, a=-1.0, b=2.0)
+    assert -1 <= values.min().item() < -0.95
+    assert 1.95 < values.max().item() <= 2
+    assert values.mean().item() == pytest.approx(expected.mean().item(), abs=0.05)
+    assert values.std().item() == pytest.approx(expected.std().item(), abs=0.05)
+    with pytest.raises(ValueError, match=r"mean=0.0 must be within 2 std=1.0 of"):
+        nn.init.trunc_normal_(instnorm.empty(2), a=3.0, b=4.0)
+
+
+def test_an_initializer_that_there_is_not_names_the_nearest():
+    with pytest.raises(AttributeError, match=r"orthogonal_.*nearest: tensor.copy_"):
+        nn.init.orthogonal_  # noqa: B018

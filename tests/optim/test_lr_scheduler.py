@@ -16,6 +16,9 @@ SCHEDULES = {
     "StepLR gamma": ("StepLR", {"step_size": 1, "gamma": 0.9}),
     "CosineAnnealingLR": ("CosineAnnealingLR", {"T_max": 7}),
     "CosineAnnealingLR eta_min": ("CosineAnnealingLR", {"T_max": 4, "eta_min": 0.05}),
+    "MultiStepLR": ("MultiStepLR", {"milestones": [9, 2, 2], "gamma": 0.3}),
+    "ExponentialLR": ("ExponentialLR", {"gamma": 0.9}),
+    "LambdaLR": ("LambdaLR", {"lr_lambda": lambda epoch: 1 / (1 + epoch)}),
     "LinearLR": ("LinearLR", {}),
     "LinearLR all": ("LinearLR", {"start_factor": 1.0, "end_factor": 0.1, "total_iters": 8}),
 }
@@ -104,3 +107,42 @@ def test_errors_name_the_argument(name):
     call, error, message = ERRORS[name]
     with pytest.raises(error, match=message):
         call(optim.lr_scheduler)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"patience": 1, "factor": 0.5}, {"mode": "max", "patience": 0, "min_lr": 0.02}],
+    ids=str,
+)
+def test_a_plateau_is_torchs(options):
+    losses = np.random.default_rng(0).integers(1, 9, 40) / 4
+    results = []
+    for library in (instnorm, torch):
+        groups = [{"params": library.zeros(1, requires_grad=True), "lr": lr} for lr in (0.5, 0.1)]
+        optimizer = library.optim.SGD(groups, lr=1.0)
+        schedule = library.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **options)
+        rates = []
+        for loss in losses:
+            schedule.step(library.tensor(loss))
+            rates.append(schedule.get_last_lr())
+        results.append(rates)
+        if library is instnorm:
+            again = optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+            again.load_state_dict(schedule.state_dict())
+            assert again.state_dict() == schedule.state_dict()
+    np.testing.assert_allclose(*results, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"mode": "best"}, "mode must be 'min' or 'max'"), ({"factor": 1.0}, "factor must be less")],
+)
+def test_a_plateau_checks_its_options(options, message):
+    optimizer = optim.SGD([instnorm.zeros(1, requires_grad=True)], lr=1.0)
+    with pytest.raises(ValueError, match=message):
+        optim.lr_scheduler.ReduceLROnPlateau(optimizer, **options)
+
+
+def test_a_schedule_that_there_is_not_names_the_nearest():
+    with pytest.raises(AttributeError, match=r"OneCycleLR.*nearest: LambdaLR"):
+        optim.lr_scheduler.OneCycleLR  # noqa: B018

@@ -6,7 +6,7 @@ from helpers.beside_torch import torch
 
 import instnorm
 from instnorm import Tensor
-from instnorm.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+from instnorm.utils.data import DataLoader, Dataset, TensorDataset, default_collate, random_split
 
 pytestmark = pytest.mark.torch
 
@@ -92,6 +92,7 @@ ERRORS = {
     "batch_size float": (lambda: DataLoader(Y, 1.5), ValueError, "got 1.5"),
     "workers": (lambda: DataLoader(Y, num_workers=2), NotImplementedError, "num_workers=2"),
     "seed": (lambda: DataLoader(Y, seed="a"), TypeError, "seed must be an integer, got 'a'"),
+    "split": (lambda: random_split(Y, [3, 3]), ValueError, r"lengths is \[3, 3\], expected a sum"),
     "samples": (lambda: default_collate([object()]), TypeError, "got object; pass collate_fn"),
     "getitem": (lambda: Dataset()[0], NotImplementedError, "must define __getitem__"),
     "len": (lambda: len(Dataset()), NotImplementedError, "must define __len__"),
@@ -108,3 +109,34 @@ def test_errors_name_the_argument(name):
 def test_tensors_are_shared():
     assert TensorDataset(Tensor(X))[2][0].data.base is not None
     assert TensorDataset(X).tensors[0].data is X
+
+
+def test_a_random_split_has_every_sample_once():
+    instnorm.manual_seed(0)
+    parts = random_split(TensorDataset(X, Y), [4, 3])
+    assert [len(part) for part in parts] == [4, 3]
+    found = [y.item() for part in parts for _, y in part]
+    assert sorted(found) == Y.tolist()
+    assert found != Y.tolist()
+    for x, y in parts[1]:
+        assert x.tolist() == X[y.item()].tolist()
+    assert sum(len(batch[1]) for batch in DataLoader(parts[0], 3)) == 4
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.4, 0.3, 0.3], [1.0]])
+def test_shares_are_rounded_as_in_torch(shares):
+    expected = torch.utils.data.random_split(range(7), shares)
+    assert [len(p) for p in random_split(range(7), shares)] == [len(p) for p in expected]
+
+
+def test_a_seed_makes_a_split_of_its_own():
+    def split(seed):
+        return [list(part) for part in random_split(range(20), [15, 5], seed=seed)]
+
+    assert split(1) == split(1)
+    assert split(1) != split(2)
+
+
+def test_options_that_change_nothing_are_taken():
+    loader = DataLoader(TensorDataset(Y), 4, pin_memory=True, persistent_workers=False)
+    assert [batch.tolist() for (batch,) in loader] == [Y[:4].tolist(), Y[4:].tolist()]

@@ -63,3 +63,11 @@ def clip_grad_norm_(
         grad.data *= grad.dtype.type(scale)
         grad.mark_changed()
     return total
+
+
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Bring every element of the gradients, in place, into ``[-clip_value, clip_value]``."""
+    for parameter in [parameters] if isinstance(parameters, Tensor) else parameters:
+        if parameter.grad is not None:
+            np.clip(parameter.grad.data, -clip_value, clip_value, out=parameter.grad.data)
+            parameter.grad.mark_changed()
