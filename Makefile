@@ -24,7 +24,7 @@ test-slow: $(VENV)/test   ## Run what the test suite leaves out for the sake of 
 test-mindspore: $(MINDSPORE)/test  ## Compare with the real MindSpore, in an environment of its own
 	$(MINDSPORE)/bin/python -m pytest -m mindspore tests/nn/test_mindspore_side_by_side.py \
 		tests/migrate tests/cli/test_models.py \
-		tests/bridge/test_bridge_mindspore.py
+		tests/bridge/test_bridge_mindspore.py tests/bridge/test_fusion_mindspore.py
 
 test-aarch64:             ## Run the numeric tests of the kernels for aarch64, by emulation. ARGS=tests/nn
 	.ci/aarch64 $(ARGS)
@@ -105,5 +105,5 @@ $(MINDSPORE)/test: $(SOURCES)
 	@echo "Setting up $(MINDSPORE): this takes some minutes, once"
 	$(PYTHON) -m venv $(MINDSPORE)
 	$(MINDSPORE)/bin/python -m pip install --quiet --editable ".[convert,mindspore]" mindspore==2.10.0 \
-		torch==2.13.0 pytest pytest-timeout
+		torch==2.13.0 onnxruntime pytest pytest-timeout
 	touch $@

@@ -26,6 +26,17 @@ from instnorm.bridge.mindspore.modules import (  # noqa: E402 - NumPy is to be s
     InstanceNorm2d,
     InstanceNorm3d,
 )
-from instnorm.bridge.mindspore.replacement import convert  # noqa: E402
+from instnorm.bridge.mindspore.replacement import (  # noqa: E402
+    convert,
+    converted,
+    revert,
+)
 
-__all__ = ["InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "convert"]
+__all__ = [
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "convert",
+    "converted",
+    "revert",
+]
