@@ -116,6 +116,12 @@ class UsedTwice(nn.Module):
         return F.relu(out) + out
 
 
+class TailTwice(nn.Sequential):
+    def __init__(self):
+        tail = nn.Sequential(nn.LeakyReLU(0.2), conv(), norm(), nn.ReLU())
+        super().__init__(conv(), norm(), tail, tail)
+
+
 MODELS = {
     "relu": (lambda: nn.Sequential(conv(), norm(), nn.ReLU(inplace=True)), ["relu"]),
     "leaky": (lambda: nn.Sequential(conv(), norm(), nn.LeakyReLU(0.2)), ["leaky_relu"]),
@@ -133,6 +139,7 @@ MODELS = {
     "untraceable": (Untraceable, []),
     "by mode": (ModeDependent, []),
     "used twice": (UsedTwice, []),
+    "tail twice": (TailTwice, ["relu"]),
 }
 
 

@@ -128,13 +128,18 @@ def is_plain_sequential(module: nn.Module) -> bool:
     return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
-def sequence(module: nn.Module) -> Iterator[nn.Module]:
-    """The modules that a Sequential runs, one after the other, nested ones included."""
+def sequence(module: nn.Module, calls: Calls | None = None) -> Iterator[nn.Module]:
+    """The modules that a Sequential runs, one after the other, nested ones included.
+
+    With `calls`, a nested one that runs elsewhere too stays whole: what comes before its first
+    module there is another one.
+    """
     # Not `children()`, which leaves out what comes a second time.
     for child in module._modules.values() if is_plain_sequential(module) else ():
         assert child is not None
-        if is_plain_sequential(child) and not has_hooks(child):
-            yield from sequence(child)
+        shared = calls is not None and calls.is_shared(child)
+        if is_plain_sequential(child) and not has_hooks(child) and not shared:
+            yield from sequence(child, calls)
         else:
             yield child
 
@@ -174,7 +179,7 @@ def fuse_sequences(model: nn.Module, is_norm: Any, calls: Calls) -> None:
     for module in model.modules():
         if not is_plain_sequential(module):
             continue
-        chain = list(sequence(module))
+        chain = list(sequence(module, calls))
         for place, norm in enumerate(chain):
             if not is_norm(norm) or KEY in norm.__dict__ or calls.is_shared(norm):
                 continue

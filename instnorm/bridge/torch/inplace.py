@@ -52,7 +52,7 @@ def norms_after_convolutions(
     """The norms whose input is a convolution's output, and goes nowhere else: before fusion."""
     for module in model.modules():
         if is_plain_sequential(module):
-            for before, norm in itertools.pairwise(sequence(module)):
+            for before, norm in itertools.pairwise(sequence(module, calls)):
                 if is_norm(norm) and _is_producer(before) and not calls.is_shared(norm):
                     yield norm
             continue
