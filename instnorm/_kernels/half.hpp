@@ -140,6 +140,18 @@ template <> struct elements<bfloat16, 8> {
         _mm_storeu_si128((__m128i *)y, packed);
     }
 };
+#if !defined(__AVX512F__)
+// Of sixteen, both halves are packed by one instruction.
+template <> struct elements<bfloat16, 16> {
+    static INSTNORM_INLINE vec<float, 16> load(const bfloat16 *x) {
+        return {elements<bfloat16, 8>::load(x), elements<bfloat16, 8>::load(x + 8)};
+    }
+    static INSTNORM_INLINE void store(bfloat16 *y, vec<float, 16> value) {
+        __m256i packed = _mm256_packus_epi32(rounded_bits(value.low), rounded_bits(value.high));
+        _mm256_storeu_si256((__m256i *)y, _mm256_permute4x64_epi64(packed, 0xd8));
+    }
+};
+#endif
 #endif
 // gcc warns of undefined values where intrinsics without a mask leave them; so all have one.
 #if INSTNORM_HAS_VECTORS && defined(__AVX512F__)
@@ -151,17 +163,31 @@ template <> struct elements<float16, 16> {
         _mm256_storeu_si256((__m256i *)y, _mm512_maskz_cvtps_ph(0xffff, value.v, _MM_FROUND_TO_NEAREST_INT));
     }
 };
+INSTNORM_INLINE __m512i rounded_bits(vec<float, 16> value) {
+    __m512i bits = _mm512_castps_si512(value.v);
+    __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, bits, 16), _mm512_set1_epi32(1));
+    __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+    return _mm512_maskz_srli_epi32(0xffff, _mm512_add_epi32(bits, half), 16);
+}
 template <> struct elements<bfloat16, 16> {
     static INSTNORM_INLINE vec<float, 16> load(const bfloat16 *x) {
         __m512i bits = _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256((const __m256i *)x));
         return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, bits, 16))};
     }
     static INSTNORM_INLINE void store(bfloat16 *y, vec<float, 16> value) {
-        __m512i bits = _mm512_castps_si512(value.v);
-        __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, bits, 16), _mm512_set1_epi32(1));
-        __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-        __m512i upper = _mm512_maskz_srli_epi32(0xffff, _mm512_add_epi32(bits, half), 16);
-        _mm256_storeu_si256((__m256i *)y, _mm512_maskz_cvtepi32_epi16(0xffff, upper));
+        _mm256_storeu_si256(
+            (__m256i *)y, _mm512_maskz_cvtepi32_epi16(0xffff, rounded_bits(value)));
+    }
+};
+template <> struct elements<bfloat16, 32> {
+    static INSTNORM_INLINE vec<float, 32> load(const bfloat16 *x) {
+        return {elements<bfloat16, 16>::load(x), elements<bfloat16, 16>::load(x + 16)};
+    }
+    static INSTNORM_INLINE void store(bfloat16 *y, vec<float, 32> value) {
+        __m512i packed = _mm512_maskz_packus_epi32(
+            ~(__mmask32)0, rounded_bits(value.low), rounded_bits(value.high));
+        __m512i in_order = _mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0);
+        _mm512_storeu_si512(y, _mm512_maskz_permutexvar_epi64(0xff, in_order, packed));
     }
 };
 #endif
