@@ -1,7 +1,4 @@
-"""float64 at the ends of its range, and far from zero, against longdouble, whose range is larger.
-
-What a strict xfail marks is a known fault: mending it fails the test, and the mark then goes.
-"""
+"""float64 at the ends of its range, and far from zero, against longdouble, whose range is larger."""
 
 import numpy as np
 import pytest
@@ -18,12 +15,6 @@ pytestmark = pytest.mark.skipif(
     reason="longdouble is no larger than float64 here",
 )
 both_layouts = pytest.mark.parametrize("layout", [contiguous, channels_last])
-
-
-def spreads(*good, bad, reason):
-    """Parameters, those of `bad` as known faults."""
-    known = pytest.mark.xfail(strict=True, reason=reason)
-    return [*good, *(pytest.param(spread, marks=known) for spread in bad)]
 
 
 def errors(x, g, eps, layout):
@@ -49,14 +40,7 @@ def sample(length, seed=0):
 
 @both_layouts
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize(
-    "spread",
-    spreads(
-        1e50, 1e100, 1e110, 1e150,
-        bad=[1e155, 1e200, 1e300],
-        reason="the sums of squares overflow: rstd is 0 or NaN",
-    ),
-)  # fmt: skip
+@pytest.mark.parametrize("spread", [1e50, 1e99, 1e101, 1e150, 1e155, 1e200, 1e300, 1e306])
 def test_large_spreads(spread, length, layout):
     x, g = sample(length)
     assert max(errors(x * spread, g, 1e-5, layout)) < 8
@@ -64,14 +48,7 @@ def test_large_spreads(spread, length, layout):
 
 @both_layouts
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize(
-    "spread",
-    spreads(
-        1e-50, 1e-100, 1e-110, 1e-150,
-        bad=[1e-160, 1e-200, 1e-300],
-        reason="the squares underflow: rstd is 0, or right to few digits",
-    ),
-)  # fmt: skip
+@pytest.mark.parametrize("spread", [1e-50, 1e-99, 1e-101, 1e-150, 1e-160, 1e-200, 1e-300, 1e-306])
 def test_small_spreads_without_eps(spread, length, layout):
     x, g = sample(length)
     assert max(errors(x * spread, g, 0.0, layout)) < 8
