@@ -1,4 +1,4 @@
-"""float64 at the ends of its range, and far from zero, against longdouble, whose range is larger."""
+"""float64 at the ends of its range, and far from zero, against longdouble, which has more of it."""
 
 import numpy as np
 import pytest
