@@ -201,10 +201,6 @@ cdef inline bint leaves_range(const element *like, double rstd) noexcept nogil:
     return element is double and not RSTD_LEAST < fabs(rstd) < RSTD_MOST
 
 
-cdef inline bint any_leaves_range(const element *like, doubles rstd) noexcept nogil:
-    return element is double and not all_within(rstd, RSTD_LEAST, RSTD_MOST)
-
-
 cdef inline double power_near(double value) noexcept nogil:
     """The power of two below a value, that is not 0, or close to it at the ends of the range."""
     return ldexp(1, max(-UNIT_EXPONENT, min(ilogb(value), UNIT_EXPONENT)))
@@ -215,6 +211,18 @@ cdef inline double unit_of(const element *like, double rstd) noexcept nogil:
     if leaves_range(like, rstd) and rstd != 0 and isfinite(rstd):
         return power_near(rstd)
     return 1
+
+
+cdef inline bint all_without_units(const element *like, doubles rstd) noexcept nogil:
+    """Whether unit_of is 1 for each of eight."""
+    cdef double values[GROUP]
+    cdef Py_ssize_t i, units = 0
+    if element is double:
+        if not all_within(rstd, RSTD_LEAST, RSTD_MOST):
+            store_doubles(values, rstd)
+            for i in range(GROUP):
+                units += unit_of(like, values[i]) != 1
+    return units == 0
 
 
 cdef inline bint square_sum_fits(double sum2, Py_ssize_t n) noexcept nogil:
@@ -286,7 +294,8 @@ cdef inline double offset_of(
     float64 rounds the mean itself, to 10^-11 standard deviations where it is 10^5 of them.
     """
     if element is double:
-        return distance / <double>job.count if job.through_statistics else 0
+        # Of a sample of which nothing counts, this and all other sums are 0.
+        return distance / max(job.count, <Py_ssize_t>1) if job.through_statistics else 0
     else:
         return job.mean[row] - rounded(like, job.mean[row])
 
@@ -346,7 +355,7 @@ cdef inline bint set_grad_scales(
     cdef doubles exact_grad_mean = splat_doubles(0), x_scale = exact_grad_mean
     cdef octet[element] centre = narrow(like, mean), grad_mean
     cdef double one_nth = 1 / <double>job.count
-    cdef bint units = job.through_statistics and any_leaves_range(like, rstd)
+    cdef bint fit = not job.through_statistics or all_without_units(like, rstd)
     if job.through_statistics:
         exact_grad_mean = load_some(job.sum_grad + row, n) * one_nth
         x_scale = scale_by_x(
@@ -363,7 +372,7 @@ cdef inline bint set_grad_scales(
         (widen(grad_mean) - exact_grad_mean) * grad_scale
         - load_some(job.offset + row, n) * x_scale,
     )
-    return not units and all_fit(like, grad_scale) and all_fit(like, x_scale)
+    return fit and all_fit(like, grad_scale) and all_fit(like, x_scale)
 
 
 cdef inline void set_signs(

@@ -298,7 +298,7 @@ cdef void backward_rows(
                     grad_output + at, x + at, grad_input + at, 1, job, row, &after
                 )
                 continue
-        sums.grad = sums.product = sums.distance = sums.slope = 0
+        sums = no_products()
         for block in range(blocks_in(job.length)):
             start = block * BLOCK
             part = block_products(

@@ -172,6 +172,12 @@ cdef struct Products:
     double slope            # of what the gradient of the activation's slope is made of
 
 
+cdef inline Products no_products() noexcept nogil:
+    cdef Products out
+    out.grad = out.product = out.distance = out.slope = 0
+    return out
+
+
 cdef inline void add_products(Products *into, const Products *part) noexcept nogil:
     into.grad += part.grad
     into.product += part.product
@@ -184,12 +190,11 @@ cdef Products products_in_double(
     Py_ssize_t step,        # from one element to the next
     double centre, const row_kind *after,
 ) noexcept nogil:
-    cdef Products out
+    cdef Products out = no_products(), part = out
     cdef doubles g, d, around = splat_doubles(centre)
     cdef doubles lane1 = splat_doubles(0), lane2 = lane1, lane3 = lane1
     cdef double one_g, one_d, one_slope
     cdef Py_ssize_t i, whole = 0
-    out.grad = out.product = out.distance = out.slope = 0
     if row_kind is no_epilogue:
         whole = n - n % 8 if step == 1 else 0
         for i in range(0, whole, 8):
@@ -199,10 +204,15 @@ cdef Products products_in_double(
             lane3 = lane3 + d
     for i in range(whole, n):
         terms_one(after, grad_output, x, i * step, i, centre, &one_g, &one_d, &one_slope)
-        out.grad += one_g
-        out.product += one_g * one_d
-        out.distance += one_d
-        out.slope += one_slope
+        part.grad += one_g
+        part.product += one_g * one_d
+        part.distance += one_d
+        part.slope += one_slope
+        # One sum of very many would be off by more than the sums of lanes are.
+        if i % SHORT == SHORT - 1:
+            add_products(&out, &part)
+            part = no_products()
+    add_products(&out, &part)
     out.grad += total(lane1)
     out.product += total(lane2)
     out.distance += total(lane3)

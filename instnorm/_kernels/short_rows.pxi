@@ -107,7 +107,7 @@ cdef inline void statistics_of_group(
     store_some(job.mean + group.row, load_doubles(pilot) + offsets, group.count)
     store_some(job.rstd + group.row, rstd, group.count)
     if element is double:
-        if any_leaves_range(row[0], rstd):
+        if not all_within(rstd, RSTD_LEAST, RSTD_MOST):
             for i in range(group.count):
                 if leaves_range(row[0], job.rstd[group.row + i]):
                     statistics_in_units(

@@ -184,3 +184,13 @@ def test_what_is_no_number_and_what_is_constant(length, layout):
         assert np.isfinite(y[0, 0]).all()
     for constant in (0.0, 1e-310, 7.0, 1e300):
         assert not instance_norm(layout(np.full_like(x, constant)), eps=0.0).any()
+
+
+@both_layouts
+def test_sums_over_many_elements_beside_a_row_of_large_spread(layout):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 3, 84_000))
+    x[:, 1] *= 1e200
+    # Sums of the same sign, whose roundings add up.
+    g = np.arange(84_000) * 0.1 + rng.standard_normal(x.shape)
+    assert max(errors(x, g, 1e-5, layout)) < 16
