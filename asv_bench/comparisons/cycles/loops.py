@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from comparisons.machine_code import functions, innermost_loops
+from comparisons.machine_code import functions, innermost_loops, turns
 
 # Functions of long_rows.pxi and moments.pxi that the compiler leaves, after inlining, by passes.
 _FUNCTION = re.compile(
     r"__pyx_fuse_(\d)(?:_0)?__pyx_f_\d+instnorm_\d+_core_"
-    r"(?:(?P<forward>block_moments|centred_sums|normalize)|block_products|product_sums|differentiate)P"
+    r"(?:(?P<forward>block_moments|centred_sums|normalize)|block_products|product_sums|differentiate|backward_split_rows)P"
 )
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 _ITEMSIZE = (4, 8, 2, 2)
@@ -48,7 +48,8 @@ def hot_loops(path: Path, objdump: str) -> Iterator[Loop]:
             continue
         kind, direction = int(found[1]), "forward" if found["forward"] else "backward"
         arrays = 1 if found["forward"] else 2
-        for instructions in innermost_loops(code):
+        # Where gcc asks in the loop whether to stream, the way that does not is taken.
+        for instructions in (*innermost_loops(code), *turns(code, without="movnt")):
             loads, stores, streams = _traffic(instructions)
             loaded, stored = sum(n for _, n in loads), sum(n for _, n in stores)
             # What is in no register may be loaded twice.
