@@ -22,7 +22,7 @@ what would be a memory error otherwise and nothing else; `arrays.py` does the re
 
 cimport numpy as cnp
 from cython.parallel cimport prange
-from libc.math cimport fabs, isfinite
+from libc.math cimport fabs, ilogb, isfinite, ldexp, sqrt
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -202,7 +202,9 @@ cdef void run_span(
     cdef bint backward = task == BACKWARD
     if task == APPLY:
         apply_rows(x, out, job, first, end, kind)
-    elif job.mask != NULL and job.length < 8:
+    # In a buffer, rows that are shorter than a vec would lie otherwise than their mask; and where
+    # nothing counts, there is no element to put there.
+    elif job.length == 0 or (job.mask != NULL and job.length < 8):
         if backward:
             exact_backward(grad_output, x, out, job, first, end, kind)
         else:

@@ -42,3 +42,34 @@ def innermost_loops(code: list[tuple[int, str]]) -> Iterator[list[str]]:
     for start, end in backward:
         if not any(start <= s and e <= end and (s, e) != (start, end) for s, e in backward):
             yield [text for _, text in code[start : end + 1]]
+
+
+def turns(code: list[tuple[int, str]], without: str, most: int = 64) -> Iterator[list[str]]:
+    """Yield, of each loop of at most so many instructions, the longest way round.
+
+    What is in no line may be in the way: the compiler puts a branch's other side elsewhere.
+    Instructions that `without` is a part of are not on it.
+    """
+    place = {address: i for i, (address, _) in enumerate(code)}
+    following: list[list[int]] = []
+    for i, (_, text) in enumerate(code):
+        jump = _JUMP.match(text)
+        to = [place[int(jump[1], 16)]] if jump and int(jump[1], 16) in place else []
+        ends = text.startswith(("ret", "jmp", "b\t", "b "))
+        following.append(to if ends or i + 1 == len(code) else [i + 1, *to])
+    known = set()
+    for head in {to for i, all_ in enumerate(following) for to in all_ if to <= i}:
+        longest: list[int] = []
+        ways = [[head]]
+        while ways:
+            way = ways.pop()
+            if without in code[way[-1]][1] or len(way) > most:
+                continue
+            for to in following[way[-1]]:
+                if to == head and len(way) > len(longest):
+                    longest = way
+                elif to not in way:
+                    ways.append([*way, to])
+        if longest and frozenset(longest) not in known:
+            known.add(frozenset(longest))
+            yield [code[i][1] for i in longest]

@@ -549,8 +549,27 @@ cdef void write_sample(
 
 # ------------------------------------------------------------------ a sample
 
+cdef void channel_in_units(
+    const double *x, Workspace *space, const Job *job, Py_ssize_t row, const pixel_kind *kind
+) noexcept nogil:
+    """As statistics_in_units, of a channel of the sample at x."""
+    cdef Py_ssize_t c = row % job.channels
+    cdef row_epilogue after
+    cdef no_epilogue nothing
+    if pixel_kind is not no_epilogue:
+        set_channel_epilogue(x, &after, job, row)
+        statistics_in_units(
+            x + c, job.length, job.channels, &after, job, row, space.pilot + c, space.offset + c
+        )
+    else:
+        statistics_in_units(
+            x + c, job.length, job.channels, &nothing, job, row, space.pilot + c, space.offset + c
+        )
+
+
 cdef inline void finish_sample(
-    const element *like, const Grid *grid, Workspace *space, const Job *job, Py_ssize_t row
+    const element *x, const Grid *grid, Workspace *space, const Job *job, Py_ssize_t row,
+    const pixel_kind *kind,
 ) noexcept nogil:
     """Mean and rstd of the channels of a sample, whose first row this is, from the sums."""
     cdef Sums sums = sums_of(space, 0)
@@ -569,6 +588,10 @@ cdef inline void finish_sample(
             inverse_std(variance(sum1, load_doubles(sums.sum2 + c), offset, 1 / n), job.eps),
             grid.channels - c,
         )
+    if element is double:
+        for c in range(grid.channels):
+            if leaves_range(x, job.rstd[row + c]):
+                channel_in_units(x, space, job, row + c, kind)
 
 
 cdef inline bint scales_of_sample(
@@ -672,7 +695,7 @@ cdef bint forward_sample(
         set_pixel_epilogue(x, &after, grid, &space, job, row)
     if not given:
         square_sums(x, grid, &after, &space, threads)
-        finish_sample(x, grid, &space, job, row)
+        finish_sample(x, grid, &space, job, row, kind)
     if y != NULL:
         if scales_of_sample(x, grid, &space, job, row, given):
             write_sample(

@@ -5,7 +5,8 @@
 # `shift` has the part of the mean that was lost there. float32 loses a part of the scale as
 # well, which `scale_rest` has: y = (x - centre) * scale + ((x - centre) * scale_rest + shift).
 #
-# Backward: grad_input = (g - grad_mean) * grad_scale + ((x - centre) * x_scale + shift).
+# Backward: grad_input = (g - grad_mean) * grad_scale + ((x - centre) * x_scale + shift). Where
+# float64 does not hold x_scale, (x - centre) is multiplied by a power of two first, the unit.
 
 cdef struct Affine:
     # Weight and bias, float or double; NULL stands for ones, zeros.
@@ -65,6 +66,7 @@ cdef struct GradScales:
     double centre
     double x_scale
     double shift
+    double unit             # (x - centre) is multiplied by it first
 
 
 cdef inline Py_ssize_t share(Py_ssize_t count, int threads, int thread) noexcept nogil:
@@ -174,11 +176,13 @@ cdef inline numbers rest_of_scale(numbers scale) noexcept nogil:
 
 
 cdef inline numbers scale_by_x(
-    numbers grad_scale, numbers rstd, numbers sum_product, double one_nth
+    numbers grad_scale, numbers rstd,
+    numbers rstd_in_units,      # rstd / unit
+    numbers sum_product, double one_nth,
 ) noexcept nogil:
-    """What (x - mean) is multiplied by in grad_input."""
+    """What (x - mean) * unit is multiplied by in grad_input."""
     # In this order, as rstd * rstd may leave the range of double where its product does not.
-    return (grad_scale * rstd) * ((sum_product * one_nth) * rstd) * -1.0
+    return (grad_scale * rstd_in_units) * ((sum_product * one_nth) * rstd) * -1.0
 
 
 cdef inline bint fits_float(double scale) noexcept nogil:
@@ -190,6 +194,35 @@ cdef inline bint fits_float(double scale) noexcept nogil:
         scale == 0 or not isfinite(scale)
         or FLOAT_SCALE_LEAST < fabs(scale) < FLOAT_SCALE_MOST
     )
+
+
+cdef inline bint leaves_range(const element *like, double rstd) noexcept nogil:
+    """Whether float64's squares and products may have overflowed, or lost digits."""
+    return element is double and not RSTD_LEAST < fabs(rstd) < RSTD_MOST
+
+
+cdef inline double power_near(double value) noexcept nogil:
+    """The power of two below a value, that is not 0, or close to it at the ends of the range."""
+    return ldexp(1, max(-UNIT_EXPONENT, min(ilogb(value), UNIT_EXPONENT)))
+
+
+cdef inline double unit_of(const element *like, double rstd) noexcept nogil:
+    """What makes differences of such a row neither large nor small, if they are."""
+    if leaves_range(like, rstd) and rstd != 0 and isfinite(rstd):
+        return power_near(rstd)
+    return 1
+
+
+cdef inline bint all_without_units(const element *like, doubles rstd) noexcept nogil:
+    """Whether unit_of is 1 for each of eight."""
+    cdef double values[GROUP]
+    cdef Py_ssize_t i, units = 0
+    if element is double:
+        if not all_within(rstd, RSTD_LEAST, RSTD_MOST):
+            store_doubles(values, rstd)
+            for i in range(GROUP):
+                units += unit_of(like, values[i]) != 1
+    return units == 0
 
 
 cdef inline bint square_sum_fits(double sum2, Py_ssize_t n) noexcept nogil:
@@ -229,15 +262,27 @@ cdef inline GradScales grad_scales_of(
     cdef double one_nth = 1 / <double>job.count, grad_mean = 0
     out.grad_scale = weight_of(job, row) * rstd
     out.x_scale = 0
+    out.unit = 1
     if job.through_statistics:
         grad_mean = job.sum_grad[row] * one_nth
-        out.x_scale = scale_by_x(out.grad_scale, rstd, job.sum_product[row], one_nth)
+        out.unit = unit_of(like, rstd)
+        out.x_scale = scale_by_x(
+            out.grad_scale, rstd, rstd / out.unit, job.sum_product[row], one_nth
+        )
     out.centre = rounded(like, mean)
     out.grad_mean = rounded(like, grad_mean)
     out.shift = (
-        (out.grad_mean - grad_mean) * out.grad_scale - job.offset[row] * out.x_scale
+        (out.grad_mean - grad_mean) * out.grad_scale
+        - (job.offset[row] * out.unit) * out.x_scale
     )
     return out
+
+
+cdef inline bint grad_scales_fit(const element *like, const GradScales *scales) noexcept nogil:
+    if element is double:
+        return scales.unit == 1
+    else:
+        return fits_float(scales.grad_scale) and fits_float(scales.x_scale)
 
 
 cdef inline double offset_of(
@@ -249,7 +294,8 @@ cdef inline double offset_of(
     float64 rounds the mean itself, to 10^-11 standard deviations where it is 10^5 of them.
     """
     if element is double:
-        return distance / <double>job.count if job.through_statistics else 0
+        # Of a sample of which nothing counts, this and all other sums are 0.
+        return distance / max(job.count, <Py_ssize_t>1) if job.through_statistics else 0
     else:
         return job.mean[row] - rounded(like, job.mean[row])
 
@@ -300,15 +346,21 @@ cdef inline bint set_grad_scales(
     const element *like, coefficients *out, Py_ssize_t place, const Job *job, Py_ssize_t row,
     Py_ssize_t n,           # rows there are, of the eight
 ) noexcept nogil:
-    """As grad_scales_of, of the rows from `row` on. False: float32 does not hold a scale."""
+    """As grad_scales_of, of the rows from `row` on. False: some row has to be done in double.
+
+    Because float32 does not hold a scale of its, or needs a unit.
+    """
     cdef doubles mean = load_some(job.mean + row, n), rstd = load_some(job.rstd + row, n)
     cdef doubles grad_scale = weights_of(job, row) * rstd
     cdef doubles exact_grad_mean = splat_doubles(0), x_scale = exact_grad_mean
     cdef octet[element] centre = narrow(like, mean), grad_mean
     cdef double one_nth = 1 / <double>job.count
+    cdef bint fit = not job.through_statistics or all_without_units(like, rstd)
     if job.through_statistics:
         exact_grad_mean = load_some(job.sum_grad + row, n) * one_nth
-        x_scale = scale_by_x(grad_scale, rstd, load_some(job.sum_product + row, n), one_nth)
+        x_scale = scale_by_x(
+            grad_scale, rstd, rstd, load_some(job.sum_product + row, n), one_nth
+        )
     grad_mean = narrow(like, exact_grad_mean)
     out.through_statistics = job.through_statistics
     octet_at(like, out.centre, place)[0] = centre
@@ -320,7 +372,7 @@ cdef inline bint set_grad_scales(
         (widen(grad_mean) - exact_grad_mean) * grad_scale
         - load_some(job.offset + row, n) * x_scale,
     )
-    return all_fit(like, grad_scale) and all_fit(like, x_scale)
+    return fit and all_fit(like, grad_scale) and all_fit(like, x_scale)
 
 
 cdef inline void set_signs(

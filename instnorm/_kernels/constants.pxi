@@ -67,6 +67,12 @@ cdef double OUTLIER = 0.125
 # it multiplies.
 cdef double FLOAT_SCALE_LEAST = 1e-28
 cdef double FLOAT_SCALE_MOST = 1e36
+# float64: where rstd leaves this range, squares of differences may have left that of double, or
+# rstd^2 times some weight may do. Such rows are computed in units of a power of two.
+cdef double RSTD_LEAST = 1e-100
+cdef double RSTD_MOST = 1e100
+# Exponents of such units, whose inverses double has as well.
+cdef int UNIT_EXPONENT = 1022
 # The part of a scale by which the scale's rest is enlarged, so that it is never 0 and has the
 # scale's sign: the difference of an infinite x from the mean then stays infinite. 2^-40 is far
 # below float32's rounding.

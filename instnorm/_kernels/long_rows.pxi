@@ -67,7 +67,7 @@ cdef void differentiate_in_double(
     const element *grad_output, const element *x, element *grad_input, Py_ssize_t n,
     Py_ssize_t step, const GradScales *scales, const row_kind *after,
 ) noexcept nogil:
-    """n elements that are `step` apart, where float32 does not hold a scale of theirs."""
+    """n elements that are `step` apart, where a scale of theirs leaves the range of its type."""
     cdef Py_ssize_t i
     cdef double g, d, slope, value
     for i in range(n):
@@ -75,7 +75,7 @@ cdef void differentiate_in_double(
         value = (g - scales.grad_mean) * scales.grad_scale + scales.shift
         # Statistics that were given: x has no part in it, not even a NaN of x.
         if scales.x_scale != 0:
-            value += d * scales.x_scale
+            value += (d * scales.unit) * scales.x_scale
         store_one(grad_input + i * step, value if keeps(after, i) else 0)
         store_grad_residual_one(after, x, i * step, g)
 
@@ -93,10 +93,9 @@ cdef void differentiate(
         job.through_statistics,
     )
     cdef bundle[element] last
-    if element is not double:
-        if not (fits_float(scales.grad_scale) and fits_float(scales.x_scale)):
-            differentiate_in_double(grad_output, x, grad_input, n, 1, scales, after)
-            return
+    if not grad_scales_fit(x, scales):
+        differentiate_in_double(grad_output, x, grad_input, n, 1, scales, after)
+        return
     # The last bundle overlaps the one before it: it is read before that is written.
     last = gradient_at(after, grad_output, x, end, 0, k)
     if not job.in_place:
@@ -117,9 +116,18 @@ cdef void differentiate(
 
 # -------------------------------------------------------------- whole rows
 
-cdef inline void finish_row(const Moments *moments, const Job *job, Py_ssize_t row) noexcept nogil:
+cdef inline void finish_row(
+    const element *x, Moments *moments, const row_kind *after, const Job *job, Py_ssize_t row
+) noexcept nogil:
     job.mean[row] = moments.origin + (moments.offset + moments.offset_rest)
     job.rstd[row] = inverse_std((moments.m2 + moments.m2_rest) / moments.count, job.eps)
+    if element is double:
+        if leaves_range(x, job.rstd[row]):
+            moments.offset += moments.offset_rest
+            moments.offset_rest = 0
+            statistics_in_units(
+                x, job.length, 1, after, job, row, &moments.origin, &moments.offset
+            )
 
 
 cdef inline Scales scales_of_row(
@@ -195,7 +203,7 @@ cdef void forward_rows(
         if row_kind is not no_epilogue:
             set_row_epilogue(x, &after, job, row)
         moments = row_moments(x + at, job.length, &after, job.exact)
-        finish_row(&moments, job, row)
+        finish_row(x + at, &moments, &after, job, row)
         if y != NULL:
             scales = scales_of_row(x, &moments, job, row)
             normalize_span(x + at, y + at, 0, job.length, &scales, &after, job)
@@ -290,7 +298,7 @@ cdef void backward_rows(
                     grad_output + at, x + at, grad_input + at, 1, job, row, &after
                 )
                 continue
-        sums.grad = sums.product = sums.distance = sums.slope = 0
+        sums = no_products()
         for block in range(blocks_in(job.length)):
             start = block * BLOCK
             part = block_products(
@@ -333,7 +341,7 @@ cdef bint forward_split_rows(
             moments[block] = moments_of_block(x + at, job.length, block, &after, job.exact)
         for block in range(1, blocks):
             merge(moments, moments + block)
-        finish_row(moments, job, row)
+        finish_row(x + at, moments, &after, job, row)
         if y == NULL:
             continue
         scales = scales_of_row(x, moments, job, row)
@@ -404,7 +412,7 @@ cdef void exact_forward(
         if row_kind is not no_epilogue:
             set_row_epilogue(x, &after, job, row)
         moments = moments_in_double(x + at, job.length, &after)
-        finish_row(&moments, job, row)
+        finish_row(x + at, &moments, &after, job, row)
         if y != NULL:
             scales = scales_of_row(x, &moments, job, row)
             normalize_in_double(x + at, y + at, job.length, 1, &scales, &after)

@@ -33,6 +33,16 @@ cdef inline double most_missed(const element *like) noexcept nogil:
     return PILOT_MISSED_DOUBLE if element is double else PILOT_MISSED
 
 
+cdef inline void add_exactly(double *sum_, double *rest, double term) noexcept nogil:
+    """Add to sum + rest, keeping in rest what sum cannot hold."""
+    cdef double new = sum_[0] + term
+    if fabs(sum_[0]) >= fabs(term):
+        rest[0] += (sum_[0] - new) + term
+    else:
+        rest[0] += (term - new) + sum_[0]
+    sum_[0] = new
+
+
 cdef inline Moments moments_of(
     Py_ssize_t count, double pilot, double sum1, double sum2
 ) noexcept nogil:
@@ -99,12 +109,73 @@ cdef inline Moments moments_in_double(
     return moments_of(count, pilot, sum1, sum2)
 
 
+# --------------------------------------------- squares that leave double's range
+
+cdef inline void sums_in_units(
+    const double *x, Py_ssize_t n, Py_ssize_t step, double centre, double unit,
+    const row_kind *after,
+    double *sum1,           # OUT sum of (x - centre) * unit
+    double *sum2,           # OUT sum of the squares of that
+) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef double d, rest1 = 0, rest2 = 0
+    sum1[0] = sum2[0] = 0
+    for i in range(n):
+        if keeps(after, i):
+            # The difference itself may overflow.
+            d = x[i * step] * unit - centre * unit
+            add_exactly(sum1, &rest1, d)
+            add_exactly(sum2, &rest2, d * d)
+    sum1[0] += rest1
+    sum2[0] += rest2
+
+
+cdef void statistics_in_units(
+    const double *x, Py_ssize_t n,
+    Py_ssize_t step,        # from one element to the next
+    const row_kind *after, const Job *job, Py_ssize_t row,
+    double *pilot,          # OUT
+    double *offset,         # OUT mean = pilot + offset
+) noexcept nogil:
+    """Mean and rstd of a row once more, from differences times a power of two.
+
+    What is there stays where elements are all the same or not finite, or rstd is beyond double.
+    """
+    cdef Py_ssize_t i, count = counted(after, n)
+    cdef double sum1, sum2, rstd, unit, largest = sqrt(job.eps)
+    cdef double centre = x[first_counted(after, n) * step]
+    for i in range(n):
+        if keeps(after, i):
+            largest = max(largest, fabs(x[i * step] * 0.5 - centre * 0.5))
+    if largest == 0 or not isfinite(largest):
+        return
+    unit = 1 / power_near(largest)
+    sums_in_units(x, n, step, centre, unit, after, &sum1, &sum2)
+    centre += sum1 / count / unit
+    sums_in_units(x, n, step, centre, unit, after, &sum1, &sum2)
+    rstd = unit * inverse_std(
+        variance(sum1, sum2, sum1 / count, 1 / <double>count), job.eps * unit * unit
+    )
+    if rstd == 0 or not isfinite(rstd):
+        return
+    pilot[0] = centre
+    offset[0] = sum1 / count / unit
+    job.mean[row] = pilot[0] + offset[0]
+    job.rstd[row] = rstd
+
+
 cdef struct Products:
     # Sums over the elements that count.
     double grad             # of grad_output, once it passed the activation
     double product          # of that, times (x - centre)
     double distance         # of (x - centre), float64 only
     double slope            # of what the gradient of the activation's slope is made of
+
+
+cdef inline Products no_products() noexcept nogil:
+    cdef Products out
+    out.grad = out.product = out.distance = out.slope = 0
+    return out
 
 
 cdef inline void add_products(Products *into, const Products *part) noexcept nogil:
@@ -119,12 +190,11 @@ cdef Products products_in_double(
     Py_ssize_t step,        # from one element to the next
     double centre, const row_kind *after,
 ) noexcept nogil:
-    cdef Products out
+    cdef Products out = no_products(), part = out
     cdef doubles g, d, around = splat_doubles(centre)
     cdef doubles lane1 = splat_doubles(0), lane2 = lane1, lane3 = lane1
     cdef double one_g, one_d, one_slope
     cdef Py_ssize_t i, whole = 0
-    out.grad = out.product = out.distance = out.slope = 0
     if row_kind is no_epilogue:
         whole = n - n % 8 if step == 1 else 0
         for i in range(0, whole, 8):
@@ -134,10 +204,15 @@ cdef Products products_in_double(
             lane3 = lane3 + d
     for i in range(whole, n):
         terms_one(after, grad_output, x, i * step, i, centre, &one_g, &one_d, &one_slope)
-        out.grad += one_g
-        out.product += one_g * one_d
-        out.distance += one_d
-        out.slope += one_slope
+        part.grad += one_g
+        part.product += one_g * one_d
+        part.distance += one_d
+        part.slope += one_slope
+        # One sum of very many would be off by more than the sums of lanes are.
+        if i % SHORT == SHORT - 1:
+            add_products(&out, &part)
+            part = no_products()
+    add_products(&out, &part)
     out.grad += total(lane1)
     out.product += total(lane2)
     out.distance += total(lane3)
@@ -307,16 +382,6 @@ cdef inline Py_ssize_t blocks_in(Py_ssize_t length) noexcept nogil:
 
 cdef inline Py_ssize_t block_size(Py_ssize_t length, Py_ssize_t block) noexcept nogil:
     return min(length - block * BLOCK, <Py_ssize_t>BLOCK)
-
-
-cdef inline void add_exactly(double *sum_, double *rest, double term) noexcept nogil:
-    """Add to sum + rest, keeping in rest what sum cannot hold."""
-    cdef double new = sum_[0] + term
-    if fabs(sum_[0]) >= fabs(term):
-        rest[0] += (sum_[0] - new) + term
-    else:
-        rest[0] += (term - new) + sum_[0]
-    sum_[0] = new
 
 
 cdef inline void merge(

@@ -88,7 +88,7 @@ cdef inline void statistics_of_group(
     """As moments_in_double, of each row. Writes mean and rstd as well."""
     cdef doubles part1[GROUP]
     cdef doubles part2[GROUP]
-    cdef doubles sum1, sum2, offsets
+    cdef doubles sum1, sum2, offsets, rstd
     cdef double count = job.count
     cdef Py_ssize_t i, n = group.length, first = first_counted(after, n)
     for i in range(GROUP):
@@ -102,12 +102,17 @@ cdef inline void statistics_of_group(
     sum1 = totals(<const doubles *>part1)
     sum2 = totals(<const doubles *>part2)
     offsets = sum1 / count
+    rstd = inverse_std(variance(sum1, sum2, offsets, 1 / count), job.eps)
     store_doubles(offset, offsets)
     store_some(job.mean + group.row, load_doubles(pilot) + offsets, group.count)
-    store_some(
-        job.rstd + group.row,
-        inverse_std(variance(sum1, sum2, offsets, 1 / count), job.eps), group.count,
-    )
+    store_some(job.rstd + group.row, rstd, group.count)
+    if element is double:
+        if not all_within(rstd, RSTD_LEAST, RSTD_MOST):
+            for i in range(group.count):
+                if leaves_range(row[0], job.rstd[group.row + i]):
+                    statistics_in_units(
+                        row[i], n, 1, after, job, group.row + i, pilot + i, offset + i
+                    )
 
 
 # ------------------------------------------------------------ the last passes
@@ -313,7 +318,7 @@ cdef inline void differentiate_group(
         out = grad_input + i * group.stride
         if not fit:
             scales = grad_scales_of(row[0], job, group.row + i)
-            if not (fits(row[0], scales.grad_scale) and fits(row[0], scales.x_scale)):
+            if not grad_scales_fit(row[0], &scales):
                 differentiate_in_double(grad[i], row[i], out, n, 1, &scales, after + i)
                 continue
         of_row = octet_grad_scales_of(row[0], &k, <int>i)

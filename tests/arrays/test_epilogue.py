@@ -127,6 +127,28 @@ class Problem:
         )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("layout", [np.ascontiguousarray, channels_last])
+@pytest.mark.parametrize("length", [4, 300])
+@pytest.mark.parametrize("use_input_stats", [False, True])
+def test_a_sample_of_which_nothing_counts_adds_nothing(dtype, layout, length, use_input_stats):
+    rng = np.random.default_rng(0)
+    x, g = (layout(a) for a in rng.standard_normal((2, 2, 3, length)).astype(dtype))
+    mean, rstd = np.zeros((2, 3)), np.ones((2, 3))
+    mask = np.arange(2)[:, None] == np.ones(length)
+
+    def gradients(n, mask=None):
+        return instance_norm_backward(
+            g[n], x[n], mean=mean[n], rstd=rstd[n], mask=mask, use_input_stats=use_input_stats
+        )
+
+    found, expected = gradients(slice(2), mask), gradients(slice(1, 2))
+    assert not found[0][0].any()
+    np.testing.assert_array_equal(found[0][1:], expected[0])
+    for gradient, alone in zip(found[1:], expected[1:], strict=True):
+        np.testing.assert_array_equal(gradient, alone)
+
+
 def error(actual, expected, dtype, scale=None):
     """In units of the dtype's resolution, at the scale of the largest element or a given one."""
     expected = np.asarray(expected, np.longdouble)
@@ -403,8 +425,13 @@ def test_every_layout_and_channel_axis(axis):
 def test_out_may_be_the_input_or_the_residual():
     for name in ("x", "residual"):
         problem = Problem((2, 3, 30, 30), np.float32, "relu", 0.1, True, "scattered", False)
-        expected = problem.forward()
+        expected, mean, rstd = problem.forward(return_stats=True)
+        gradient = problem.backward(mean, rstd)[0]
+        before = getattr(problem, name).copy()
         out = getattr(problem, name)
+        problem.backward(mean, rstd, out=out)
+        assert same_bits(out, gradient)
+        out[...] = before
         assert problem.forward(out=out) is out
         assert same_bits(out, expected)
 

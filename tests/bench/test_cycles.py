@@ -55,3 +55,10 @@ def test_every_pass_has_a_loop_of_whole_bundles(level):
 def test_bytes_of_an_instruction(instruction, loaded, stored):
     loads, stores, _ = loops._traffic([instruction])
     assert (sum(n for _, n in loads), sum(n for _, n in stores)) == (loaded, stored)
+
+
+@pytest.mark.parametrize("move", ["sub\t$0xffffffffffffff80,%rax", "addq\t$0x80, %rax"])
+def test_a_place_is_the_same_once_its_register_has_moved(move):
+    turn = ["vmovups (%rax),%ymm1", move, "vmovups -0x80(%rax),%ymm2", "vmovups (%rax),%ymm3"]
+    places = [place for place, _ in loops._traffic(turn)[0]]
+    assert places[0] == places[1] != places[2]

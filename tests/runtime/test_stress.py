@@ -1,4 +1,4 @@
-"""Everything at once: kernels in several threads, other threads counts and caches, forks.
+"""Everything at once: kernels and layers in several threads, other thread counts, caches, forks.
 
 `INSTNORM_STRESS_SECONDS` says for how long; `make races` runs this under ThreadSanitizer.
 """
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import instnorm
+import instnorm.functional as F
 from instnorm import Tensor, instance_norm, instance_norm_backward
 from instnorm._runtime import _memory
 
@@ -24,34 +25,60 @@ def sample(shape, dtype, seed):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
-def results_of(x, g, weight, axis):
-    y, mean, rstd = instance_norm(x, weight, weight, channel_axis=axis, return_stats=True)
-    return (
-        y,
-        mean,
-        rstd,
-        *instance_norm_backward(g, x, weight, mean=mean, rstd=rstd, channel_axis=axis),
-    )
+def epilogue(shape, axis, dtype):
+    """All that can follow the affine map."""
+    channels = shape[axis]
+    pixels = tuple(np.delete(shape, axis))
+    return {
+        "residual": sample(shape, dtype, 3),
+        "mask": sample(pixels, np.float64, 4) > -1,
+        "activation": "leaky_relu",
+        "negative_slope": np.linspace(0.1, 0.5, channels),
+    }
+
+
+def norm(x, g, weight, axis, options):
+    """Results and gradients of one call."""
+    options = {"channel_axis": axis, **options}
+    y, mean, rstd = instance_norm(x, weight, weight, return_stats=True, **options)
+    if len(options) > 1:
+        options["bias"] = weight
+    return y, mean, rstd, *instance_norm_backward(g, x, weight, mean=mean, rstd=rstd, **options)
+
+
+def net(x, kernel, matrix, labels):
+    """Convolution, norm, pooling, a product of matrices and a loss, all shared among threads."""
+    leaves = [Tensor(array, requires_grad=True) for array in (x, kernel, matrix)]
+    h = F.conv2d(leaves[0], leaves[1], padding=1)
+    h = F.max_pool2d(F.relu(F.instance_norm(h)), 2)
+    loss = F.cross_entropy(h.flatten(1) @ leaves[2], labels)
+    loss.backward()
+    return loss.data, *(leaf.grad.data for leaf in leaves)
 
 
 class Problem:
     """One call, and what it gave when nothing else was going on."""
 
-    def __init__(self, shape, axis, dtype):
-        self.arguments = (
-            sample(shape, dtype, 0), sample(shape, dtype, 1), sample(shape[axis], dtype, 2), axis
-        )  # fmt: skip
-        self.expected = [a.tobytes() for a in results_of(*self.arguments)]
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+        self.expected = self.found()
+
+    def found(self):
+        return [a.tobytes() for a in self.function(*self.arguments)]
 
     def check(self):
-        assert [a.tobytes() for a in results_of(*self.arguments)] == self.expected
+        assert self.found() == self.expected
 
 
-def train_a_step(_=None):
-    x = Tensor(sample((4, 3, 32, 32), np.float32, 3), requires_grad=True)
-    y = instnorm.functional.instance_norm(x)
-    (y * y + y).sum().backward()
-    assert x.grad is not None
+def problems():
+    for shape, axis in CASES:
+        for dtype in (np.float32, np.float64):
+            arrays = sample(shape, dtype, 0), sample(shape, dtype, 1), sample(shape[axis], dtype, 2)
+            for options in {}, epilogue(shape, axis, dtype):
+                yield Problem(norm, *arrays, axis, options)
+    for dtype in (np.float32, np.float64):
+        arrays = [sample(s, dtype, 5) for s in ((16, 3, 32, 32), (16, 3, 3, 3), (16 * 256, 10))]
+        yield Problem(net, *arrays, np.arange(16) % 10)
 
 
 def fork():
@@ -99,11 +126,9 @@ def _restore_all():
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 @pytest.mark.parametrize("forks", [False, True])
 def test_everything_at_once_gives_what_each_gives_alone(forks):
-    problems = [
-        Problem(shape, axis, dtype) for shape, axis in CASES for dtype in (np.float32, np.float64)
-    ]
-    jobs = [problem.check for problem in problems[::2]] + [problem.check for problem in problems]
-    jobs += [train_a_step, change_threads, change_cache]
+    # Some of them twice: the same arrays are read at once.
+    checks = [problem.check for problem in problems()]
+    jobs = [*checks, *checks[::4], *checks[-2:], change_threads, change_cache]
     if forks:
         if not hasattr(os, "fork"):
             pytest.skip("the platform has no fork")

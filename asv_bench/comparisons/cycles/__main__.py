@@ -30,7 +30,8 @@ reads in the first-level cache. The compiler was gcc {compiler}.
 A cell has cycles an element: **what the loop takes**, then what its loads take at least, and what
 its stores do, at the most bytes that the first-level cache gives and takes in a cycle. A loop that
 takes what one of these does cannot be made faster by other arithmetic. "sums" are those of
-squares, or of products, of one block; "last pass" writes the result, into the caches.
+squares, or of products, of one block; "last pass" writes the result, into the caches: where the
+loop itself asks whether to write past them, the question is a part of it.
 
 What this cannot say: how fast memory beyond the first-level cache is, which bounds all large
 arrays, and at which clock the processor runs. LLVM's models leave out forwarding of stores, loads
