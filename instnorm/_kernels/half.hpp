@@ -22,40 +22,56 @@ template <> struct compute_of<double> {
 };
 template <class E> using compute = typename compute_of<E>::type;
 
-// ------------------------------------------------------------- one by one
+// ---------------------------------------------------------------- formulas
+//
+// U is uint32_t or a vector of them, and F float or as many: a half's bits are a U's last ones.
 
-INSTNORM_INLINE float widened(bfloat16 x) { return same_bits<float>((uint32_t)x.bits << 16); }
+template <class E> struct bits_of;
 
 // bfloat16 is the upper half of a float32.
-INSTNORM_INLINE void round_to(bfloat16 *y, float value) {
-    uint32_t bits = same_bits<uint32_t>(value);
-    uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    uint32_t quiet_nan = (bits >> 16) | 0x40;
-    y->bits = (uint16_t)((bits & 0x7fffffff) > 0x7f800000 ? quiet_nan : rounded);
-}
-
-// Exponent and fraction in float32's places: what is missing is a power of 2.
-INSTNORM_INLINE float widened(float16 x) {
-    uint32_t bits = x.bits, magnitude = (bits & 0x7fff) << 13;
-    uint32_t scaled = same_bits<uint32_t>(same_bits<float>(magnitude) * 0x1p112f);
-    if ((bits & 0x7c00) == 0x7c00) {
-        // Infinite, or NaN, which the processor's own conversion makes a quiet one.
-        scaled = magnitude | 0x7f800000 | ((bits & 0x3ff) ? 0x400000 : 0);
+template <> struct bits_of<bfloat16> {
+    template <class F, class U> static INSTNORM_INLINE F widened(U bits) {
+        return same_bits<F>(bits << 16);
     }
-    return same_bits<float>(scaled | (bits & 0x8000) << 16);
-}
+    template <class U, class F> static INSTNORM_INLINE U rounded(F value) {
+        U bits = same_bits<U>(value);
+        U rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+        U quiet_nan = (bits >> 16) | 0x40;
+        return (bits & 0x7fffffff) > 0x7f800000 ? quiet_nan : rounded;
+    }
+};
 
-INSTNORM_INLINE void round_to(float16 *y, float value) {
-    uint32_t bits = same_bits<uint32_t>(value), magnitude = bits & 0x7fffffff;
-    // A subnormal's last digit is worth 2^-24, which is also that of 0.5f.
-    uint32_t subnormal = same_bits<uint32_t>(same_bits<float>(magnitude) + 0.5f) - 0x3f000000;
-    uint32_t normal = magnitude - (112u << 23) + 0xfff + ((magnitude >> 13) & 1);
-    uint32_t half = magnitude < 0x38800000 ? subnormal : normal >> 13;
-    uint32_t quiet_nan = 0x7e00 | ((magnitude >> 13) & 0x3ff);
-    if (magnitude >= 0x47800000) { half = magnitude > 0x7f800000 ? quiet_nan : 0x7c00; }
-    y->bits = (uint16_t)(half | (bits >> 16 & 0x8000));
-}
+// float16's exponent and fraction, in float32's places: what is missing is a power of 2.
+template <> struct bits_of<float16> {
+    template <class F, class U> static INSTNORM_INLINE F widened(U bits) {
+        U magnitude = (bits & 0x7fff) << 13;
+        U scaled = same_bits<U>(same_bits<F>(magnitude) * 0x1p112f);
+        // Infinite, or NaN, which the processor's own conversion makes a quiet one.
+        U quiet = (((bits & 0x3ff) + 0x3ff) & 0x400) << 12;
+        U special = magnitude | 0x7f800000 | quiet;
+        U unsigned_bits = (bits & 0x7c00) == 0x7c00 ? special : scaled;
+        return same_bits<F>(unsigned_bits | (bits & 0x8000) << 16);
+    }
+    template <class U, class F> static INSTNORM_INLINE U rounded(F value) {
+        U bits = same_bits<U>(value), magnitude = bits & 0x7fffffff;
+        // A subnormal's last digit is worth 2^-24, which is also that of 0.5f.
+        U subnormal = same_bits<U>(same_bits<F>(magnitude) + 0.5f) - 0x3f000000;
+        U normal = (magnitude - (112u << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+        U quiet_nan = ((magnitude >> 13) & 0x3ff) | 0x7e00, infinite = (bits & 0) | 0x7c00;
+        U beyond = magnitude > 0x7f800000 ? quiet_nan : infinite;
+        U within = magnitude < 0x38800000 ? subnormal : normal;
+        return (magnitude >= 0x47800000 ? beyond : within) | (bits >> 16 & 0x8000);
+    }
+};
 
+// ------------------------------------------------------------- one by one
+
+template <class E> INSTNORM_INLINE float widened(E x) {
+    return bits_of<E>::template widened<float>((uint32_t)x.bits);
+}
+template <class E> INSTNORM_INLINE void round_to(E *y, float value) {
+    y->bits = (uint16_t)bits_of<E>::template rounded<uint32_t>(value);
+}
 INSTNORM_INLINE float widened(float x) { return x; }
 INSTNORM_INLINE double widened(double x) { return x; }
 INSTNORM_INLINE void round_to(float *y, float value) { *y = value; }
@@ -88,23 +104,39 @@ template <int N> struct elements<double, N> : of_float<double, N> {};
 
 // By halves, down to what a register holds.
 template <class E, int N> struct of_half {
+#if INSTNORM_HAS_VECTORS
+    template <class T> struct some {
+        typedef T in_a_vector __attribute__((vector_size(N * sizeof(T))));
+    };
+    typedef typename some<uint16_t>::in_a_vector some_halves;
+    typedef typename some<uint32_t>::in_a_vector some_bits;
+#endif
     static INSTNORM_INLINE vec<float, N> load(const E *x) {
         if constexpr (!fits_register(N, sizeof(float))) {
             return {elements<E, N / 2>::load(x), elements<E, N / 2>::load(x + N / 2)};
+        } else if constexpr (N == 1) {
+            return {widened(*x)};
+#if INSTNORM_HAS_VECTORS
         } else {
-            float wide[N];
-            for (int i = 0; i < N; i++) { wide[i] = widened(x[i]); }
-            return of_float<float, N>::load(wide);
+            some_halves some;
+            memcpy(&some, x, sizeof some);
+            return {bits_of<E>::template widened<typename whole<float, N>::raw>(
+                __builtin_convertvector(some, some_bits))};
+#endif
         }
     }
     static INSTNORM_INLINE void store(E *y, vec<float, N> value) {
         if constexpr (!fits_register(N, sizeof(float))) {
             elements<E, N / 2>::store(y, value.low);
             elements<E, N / 2>::store(y + N / 2, value.high);
+        } else if constexpr (N == 1) {
+            round_to(y, value.v);
+#if INSTNORM_HAS_VECTORS
         } else {
-            float wide[N];
-            of_float<float, N>::store(wide, value);
-            for (int i = 0; i < N; i++) { round_to(y + i, wide[i]); }
+            some_halves some = __builtin_convertvector(
+                bits_of<E>::template rounded<some_bits>(value.v), some_halves);
+            memcpy(y, &some, sizeof some);
+#endif
         }
     }
 };
@@ -152,6 +184,16 @@ template <> struct elements<bfloat16, 16> {
     }
 };
 #endif
+#endif
+#if INSTNORM_HAS_VECTORS && defined(__aarch64__)
+template <> struct elements<float16, 4> {
+    static INSTNORM_INLINE vec<float, 4> load(const float16 *x) {
+        return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&x->bits)))};
+    }
+    static INSTNORM_INLINE void store(float16 *y, vec<float, 4> value) {
+        vst1_u16(&y->bits, vreinterpret_u16_f16(vcvt_f16_f32(value.v)));
+    }
+};
 #endif
 // gcc warns of undefined values where intrinsics without a mask leave them; so all have one.
 #if INSTNORM_HAS_VECTORS && defined(__AVX512F__)
