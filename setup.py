@@ -102,6 +102,8 @@ def wrapper_for(module: str, level: str) -> str:
 
 openmp = openmp_flags()
 setup(
+    # Each module takes a minute to compile, and pip passes no number of jobs on.
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
     ext_modules=[
         *cythonize(
             [
@@ -116,5 +118,5 @@ setup(
             for module in BY_LEVEL
             for level, flags in levels().items()
         ),
-    ]
+    ],
 )
