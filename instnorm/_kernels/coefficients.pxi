@@ -408,6 +408,7 @@ cdef inline void set_row_epilogue(
     out.activation = job.activation
     out.slope_asked = job.sum_slope != NULL
     out.from_output = job.from_output
+    out.cut_off = job.length < job.stride
     out.slope = number_of(slope_of(job, row))
     out.inverse_slope = number_of(inverse_of(out.slope.exact))
 

@@ -36,6 +36,7 @@ struct row_epilogue {
     int activation;
     bool slope_asked;       // whether the gradient of the slope is asked for
     bool from_output;       // what stands in x's place is the output
+    bool cut_off;           // the row goes on after its last element
     number slope, inverse_slope = {};
     // Backward: the affine map of the forward pass, and sign_scale * x + sign_shift, which has
     // the sign of what the activation was applied to.
@@ -441,6 +442,9 @@ INSTNORM_INLINE ptrdiff_t count_nonzero(const unsigned char *bytes, ptrdiff_t n)
     }
     return count;
 }
+// Whether what lies behind a row's elements in memory will be read next.
+INSTNORM_INLINE bool goes_on(const no_epilogue *) { return true; }
+INSTNORM_INLINE bool goes_on(const row_epilogue *p) { return !p->cut_off; }
 // How many of n elements count, and which is the first; n where none does.
 INSTNORM_INLINE ptrdiff_t counted(const no_epilogue *, ptrdiff_t n) { return n; }
 INSTNORM_INLINE ptrdiff_t counted(const row_epilogue *p, ptrdiff_t n) {

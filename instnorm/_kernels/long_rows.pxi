@@ -11,9 +11,12 @@ cdef inline Py_ssize_t elements_to_line(const element *y) noexcept nogil:
     return <Py_ssize_t>((64 - (<size_t>y & 63)) & 63) // <Py_ssize_t>sizeof(element)
 
 
-cdef inline Py_ssize_t ahead_in_row(const element *like, Py_ssize_t n) noexcept nogil:
-    """How many elements ahead the last pass, of n elements, asks for what is read next."""
-    return n if n * <Py_ssize_t>sizeof(element) <= NEXT_ROW else elements_ahead(like)
+cdef inline Py_ssize_t next_to_read(
+    const element *like, const Job *job, const row_kind *after
+) noexcept nogil:
+    """How many elements ahead the last pass asks for what is read next: in short rows, the next."""
+    cdef bint small = job.stride * <Py_ssize_t>sizeof(element) <= NEXT_ROW
+    return job.stride if small else ahead_in_row(like, after)
 
 
 cdef void normalize_in_double(
@@ -35,7 +38,7 @@ cdef void normalize(
     const Scales *scales, const row_kind *after, const Job *job,
 ) noexcept nogil:
     cdef bint stream = job.stream
-    cdef Py_ssize_t lanes = lanes_of(x), i = 0, ahead = ahead_in_row(x, n)
+    cdef Py_ssize_t lanes = lanes_of(x), i = 0, ahead = next_to_read(x, job, after)
     cdef bundle_scales[element] k = splat_scales(
         x, scales.centre, head_of_scale(x, scales.scale), rest_of_scale(scales.scale),
         scales.shift,
@@ -55,7 +58,7 @@ cdef void normalize(
     while i + lanes <= n:
         instnorm_prefetch_bundle(x + i + ahead)
         if not stream:
-            instnorm_prefetch_bundle(y + i + elements_ahead(y))
+            instnorm_prefetch_bundle(y + i + ahead)
         put_bundle(y + i, normalized_at(after, x, i, 0, k), stream)
         i += lanes
     if stream:
@@ -87,7 +90,7 @@ cdef void differentiate(
     const GradScales *scales, const row_kind *after, const Job *job,
 ) noexcept nogil:
     cdef bint stream = job.stream
-    cdef Py_ssize_t lanes = lanes_of(x), i = 0, end = n - lanes, ahead = ahead_in_row(x, n)
+    cdef Py_ssize_t lanes = lanes_of(x), i = 0, end = n - lanes, ahead = next_to_read(x, job, after)
     cdef bundle_grad_scales[element] k = splat_grad_scales(
         x, scales.grad_mean, scales.grad_scale, scales.centre, scales.x_scale, scales.shift,
         job.through_statistics,
@@ -106,7 +109,7 @@ cdef void differentiate(
         instnorm_prefetch_bundle(grad_output + i + ahead)
         instnorm_prefetch_bundle(x + i + ahead)
         if not stream:
-            instnorm_prefetch_bundle(grad_input + i + elements_ahead(x))
+            instnorm_prefetch_bundle(grad_input + i + ahead)
         put_bundle(grad_input + i, gradient_at(after, grad_output, x, i, 0, k), stream)
         i += lanes
     if stream:

@@ -29,6 +29,11 @@ cdef inline Py_ssize_t elements_ahead(const element *like) noexcept nogil:
     return AHEAD // <Py_ssize_t>sizeof(element)
 
 
+cdef inline Py_ssize_t ahead_in_row(const element *like, const row_kind *after) noexcept nogil:
+    """How many elements ahead to ask for what is read; none where a mask cuts off the rest."""
+    return elements_ahead(like) if goes_on(after) else 0
+
+
 cdef inline double most_missed(const element *like) noexcept nogil:
     return PILOT_MISSED_DOUBLE if element is double else PILOT_MISSED
 
@@ -259,7 +264,7 @@ cdef inline void centred_sums(
     double *most,           # OUT the largest part of sum2 that a lane has between two flushes
 ) noexcept nogil:
     cdef Py_ssize_t lanes = lanes_of(x), i = 0, end, whole = n - n % lanes
-    cdef Py_ssize_t ahead = elements_ahead(x)
+    cdef Py_ssize_t ahead = ahead_in_row(x, after)
     cdef bundle[element] d, lane1, lane2
     cdef bundle[element] zero = splat_bundle(x, 0), centre = splat_bundle(x, pilot)
     cdef doubles wide1 = splat_doubles(0), wide2 = wide1
@@ -331,7 +336,7 @@ cdef Products block_products(
     cdef row_kind after = advanced(row, at, sizeof(element))
     cdef Products out
     cdef Py_ssize_t lanes = lanes_of(x), i = 0, end, whole = n - n % lanes
-    cdef Py_ssize_t ahead = elements_ahead(x)
+    cdef Py_ssize_t ahead = ahead_in_row(x, row)
     cdef bundle[element] g, d, lane1, lane2
     cdef bundle[element] zero = splat_bundle(x, 0), around = splat_bundle(x, centre)
     cdef doubles wide1 = splat_doubles(0), wide2 = wide1, wide3 = wide1

@@ -272,6 +272,8 @@ cdef extern from "_kernels/epilogue.hpp" namespace "instnorm" nogil:
     bint keeps(const no_epilogue *after, Py_ssize_t i) noexcept
     bint keeps(const row_epilogue *after, Py_ssize_t i) noexcept
     bint keeps(const pixel_epilogue *after, Py_ssize_t i) noexcept
+    bint goes_on(const no_epilogue *after) noexcept
+    bint goes_on(const row_epilogue *after) noexcept
     Py_ssize_t counted(const no_epilogue *after, Py_ssize_t n) noexcept
     Py_ssize_t counted(const row_epilogue *after, Py_ssize_t n) noexcept
     Py_ssize_t count_nonzero(const unsigned char *mask, Py_ssize_t n) noexcept
