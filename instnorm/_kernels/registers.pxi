@@ -95,6 +95,7 @@ cdef extern from "_kernels/epilogue.hpp" namespace "instnorm" nogil:
         int activation
         bint slope_asked
         bint from_output
+        bint cut_off
         number slope, inverse_slope
         number centre, scale, scale_rest, shift, sign_scale, sign_shift
     cdef cppclass pixel_epilogue:
