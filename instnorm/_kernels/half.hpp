@@ -33,11 +33,15 @@ template <> struct bits_of<bfloat16> {
     template <class F, class U> static INSTNORM_INLINE F widened(U bits) {
         return same_bits<F>(bits << 16);
     }
-    template <class U, class F> static INSTNORM_INLINE U rounded(F value) {
+    // What is NaN becomes NaN as long as its last 16 digits are zeros, as those of a bfloat16, of
+    // coefficients and of the processor's own NaN are.
+    template <class U, class F> static INSTNORM_INLINE U nearest(F value) {
         U bits = same_bits<U>(value);
-        U rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-        U quiet_nan = (bits >> 16) | 0x40;
-        return (bits & 0x7fffffff) > 0x7f800000 ? quiet_nan : rounded;
+        return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    }
+    template <class U, class F> static INSTNORM_INLINE U rounded(F value) {
+        U bits = same_bits<U>(value), quiet_nan = (bits >> 16) | 0x40;
+        return (bits & 0x7fffffff) > 0x7f800000 ? quiet_nan : nearest<U>(value);
     }
 };
 
@@ -152,13 +156,9 @@ template <> struct elements<float16, 8> {
         _mm_storeu_si128((__m128i *)y, _mm256_cvtps_ph(value.v, _MM_FROUND_TO_NEAREST_INT));
     }
 };
-// In the last places, what bfloat16 makes of a float32. What is NaN becomes NaN as long as its last
-// 16 digits are zeros, as those of a bfloat16, of coefficients and of the processor's own NaN are.
-INSTNORM_INLINE __m256i rounded_bits(vec<float, 8> value) {
-    __m256i bits = _mm256_castps_si256(value.v);
-    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    __m256i half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
-    return _mm256_srli_epi32(_mm256_add_epi32(bits, half), 16);
+// In the last places, what bfloat16 makes of a float32.
+INSTNORM_INLINE __m256i nearest_bits(vec<float, 8> value) {
+    return (__m256i)bits_of<bfloat16>::nearest<of_half<bfloat16, 8>::some_bits>(value.v);
 }
 template <> struct elements<bfloat16, 8> {
     static INSTNORM_INLINE vec<float, 8> load(const bfloat16 *x) {
@@ -166,7 +166,7 @@ template <> struct elements<bfloat16, 8> {
         return {_mm256_castsi256_ps(_mm256_slli_epi32(bits, 16))};
     }
     static INSTNORM_INLINE void store(bfloat16 *y, vec<float, 8> value) {
-        __m256i upper = rounded_bits(value);
+        __m256i upper = nearest_bits(value);
         __m128i packed = _mm_packus_epi32(
             _mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
         _mm_storeu_si128((__m128i *)y, packed);
@@ -179,7 +179,7 @@ template <> struct elements<bfloat16, 16> {
         return {elements<bfloat16, 8>::load(x), elements<bfloat16, 8>::load(x + 8)};
     }
     static INSTNORM_INLINE void store(bfloat16 *y, vec<float, 16> value) {
-        __m256i packed = _mm256_packus_epi32(rounded_bits(value.low), rounded_bits(value.high));
+        __m256i packed = _mm256_packus_epi32(nearest_bits(value.low), nearest_bits(value.high));
         _mm256_storeu_si256((__m256i *)y, _mm256_permute4x64_epi64(packed, 0xd8));
     }
 };
@@ -205,11 +205,8 @@ template <> struct elements<float16, 16> {
         _mm256_storeu_si256((__m256i *)y, _mm512_maskz_cvtps_ph(0xffff, value.v, _MM_FROUND_TO_NEAREST_INT));
     }
 };
-INSTNORM_INLINE __m512i rounded_bits(vec<float, 16> value) {
-    __m512i bits = _mm512_castps_si512(value.v);
-    __m512i odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, bits, 16), _mm512_set1_epi32(1));
-    __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-    return _mm512_maskz_srli_epi32(0xffff, _mm512_add_epi32(bits, half), 16);
+INSTNORM_INLINE __m512i nearest_bits(vec<float, 16> value) {
+    return (__m512i)bits_of<bfloat16>::nearest<of_half<bfloat16, 16>::some_bits>(value.v);
 }
 template <> struct elements<bfloat16, 16> {
     static INSTNORM_INLINE vec<float, 16> load(const bfloat16 *x) {
@@ -218,7 +215,7 @@ template <> struct elements<bfloat16, 16> {
     }
     static INSTNORM_INLINE void store(bfloat16 *y, vec<float, 16> value) {
         _mm256_storeu_si256(
-            (__m256i *)y, _mm512_maskz_cvtepi32_epi16(0xffff, rounded_bits(value)));
+            (__m256i *)y, _mm512_maskz_cvtepi32_epi16(0xffff, nearest_bits(value)));
     }
 };
 template <> struct elements<bfloat16, 32> {
@@ -227,7 +224,7 @@ template <> struct elements<bfloat16, 32> {
     }
     static INSTNORM_INLINE void store(bfloat16 *y, vec<float, 32> value) {
         __m512i packed = _mm512_maskz_packus_epi32(
-            ~(__mmask32)0, rounded_bits(value.low), rounded_bits(value.high));
+            ~(__mmask32)0, nearest_bits(value.low), nearest_bits(value.high));
         __m512i in_order = _mm512_set_epi64(7, 5, 3, 1, 6, 4, 2, 0);
         _mm512_storeu_si512(y, _mm512_maskz_permutexvar_epi64(0xff, in_order, packed));
     }

@@ -40,7 +40,7 @@ template <class E> INSTNORM_INLINE void store_bundle(E *y, bundle<E> value) {
 INSTNORM_INLINE doubles load_doubles(const double *x) { return of_float<double, 8>::load(x); }
 INSTNORM_INLINE void store_doubles(double *y, doubles v) { of_float<double, 8>::store(y, v); }
 
-// A NaN among the coefficients is the plain one: `rounded_bits` in half.hpp relies on that.
+// A NaN among the coefficients is the plain one: `nearest` in half.hpp relies on that.
 template <class E> INSTNORM_INLINE compute<E> coefficient(const E *, double value) {
     return plain_nan(vec<compute<E>, 1>{(compute<E>)value}).v;
 }
