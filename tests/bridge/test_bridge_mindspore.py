@@ -19,7 +19,16 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its own, about NumPy and about accelerators
     mindspore = pytest.importorskip("mindspore")
     from helpers import ROOT
-    from helpers.composition import RANKS, SHAPES, C, Composed, composed, composed_results, exact
+    from helpers.composition import (
+        RANKS,
+        SHAPES,
+        C,
+        Composed,
+        composed,
+        composed_results,
+        exact,
+        losses_of,
+    )
     from helpers.tensors import normal
 
     # Where `amp` rewrites a class of this module, it looks for imports.
@@ -356,25 +365,6 @@ def network(kind):
     )
 
 
-def losses_of(net, optimizer, *, compiled, steps=20):
-    x = mindspore.Tensor(normal(16, 1, 8, 8).astype(np.float32))
-    y = mindspore.Tensor(np.arange(16) % 2, mindspore.int32)
-    criterion = nn.CrossEntropyLoss()
-    optimizer = optimizer(net.trainable_params())
-
-    def loss(x, y):
-        return criterion(net(x), y)
-
-    step = mindspore.value_and_grad(loss, None, optimizer.parameters)
-    step = mindspore.jit(step) if compiled else step
-    losses = []
-    for _ in range(steps):
-        value, gradients = step(x, y)
-        optimizer(gradients)
-        losses.append(float(value.asnumpy()))
-    return losses
-
-
 OPTIMIZERS = {
     "SGD": lambda parameters: nn.SGD(parameters, 0.02),
     "Momentum": lambda parameters: nn.Momentum(parameters, 0.005, 0.9),
@@ -387,8 +377,8 @@ def test_a_network_trains_as_with_composed_operators(optimizer, compiled):
     one, other = network(bridge.InstanceNorm2d), network(Composed)
     for (_, ours), theirs in zip(one.parameters_and_names(), other.get_parameters(), strict=True):
         np.testing.assert_array_equal(ours.asnumpy(), theirs.asnumpy())
-    found = losses_of(one, optimizer, compiled=compiled)
-    expected = losses_of(other, optimizer, compiled=compiled)
+    found = losses_of(one, compiled=compiled, optimizer=optimizer)
+    expected = losses_of(other, compiled=compiled, optimizer=optimizer)
     assert found[-1] < found[0] / 3
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert not np.array_equal(one[1].gamma.asnumpy(), np.ones(8))

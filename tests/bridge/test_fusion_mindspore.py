@@ -12,7 +12,7 @@ import pytest
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its own, about NumPy and about accelerators
     mindspore = pytest.importorskip("mindspore")
-    from helpers.composition import RANKS, SHAPES, C, Composed, composed, exact
+    from helpers.composition import RANKS, SHAPES, C, Composed, composed, exact, losses_of
     from helpers.tensors import normal
 
     from instnorm.bridge import mindspore as bridge
@@ -370,25 +370,6 @@ def test_deep_copies_have_slopes_of_their_own(compiled):
 
 
 # --- training ---------------------------------------------------------------------------------
-
-
-def losses_of(net, *, compiled, steps=20):
-    x = tensor(16, 1, 8, 8)
-    y = mindspore.Tensor(np.arange(16) % 2, mindspore.int32)
-    criterion = nn.CrossEntropyLoss()
-    optimizer = nn.Momentum(net.trainable_params(), 0.005, 0.9)
-
-    def loss(x, y):
-        return criterion(net(x), y)
-
-    step = mindspore.value_and_grad(loss, None, optimizer.parameters)
-    step = mindspore.jit(step) if compiled else step
-    losses = []
-    for _ in range(steps):
-        value, gradients = step(x, y)
-        optimizer(gradients)
-        losses.append(float(value.asnumpy()))
-    return losses
 
 
 @in_both_modes

@@ -1,8 +1,13 @@
-"""Instance norm composed of MindSpore's operators, which run on a CPU where its own does not."""
+"""Instance norm composed of MindSpore's operators, which run on a CPU where its own does not.
+
+And the losses of a network that is trained with it, or with what is to take its place.
+"""
 
 import mindspore
 import numpy as np
-from mindspore import ops
+from mindspore import nn, ops
+
+from helpers.tensors import normal
 
 C = 3
 RANKS = (1, 2, 3)
@@ -55,3 +60,24 @@ class Composed(mindspore.nn.InstanceNorm2d):
 
     def construct(self, x):
         return composed(x, self.gamma, self.beta, self.eps)
+
+
+def losses_of(net, *, compiled, steps=20, optimizer=None):
+    """The losses of some steps; `optimizer` makes one of parameters, by default with momentum."""
+    x = mindspore.Tensor(normal(16, 1, 8, 8), mindspore.float32)
+    y = mindspore.Tensor(np.arange(16) % 2, mindspore.int32)
+    criterion = nn.CrossEntropyLoss()
+    parameters = net.trainable_params()
+    optimizer = nn.Momentum(parameters, 0.005, 0.9) if optimizer is None else optimizer(parameters)
+
+    def loss(x, y):
+        return criterion(net(x), y)
+
+    step = mindspore.value_and_grad(loss, None, optimizer.parameters)
+    step = mindspore.jit(step) if compiled else step
+    losses = []
+    for _ in range(steps):
+        value, gradients = step(x, y)
+        optimizer(gradients)
+        losses.append(float(value.asnumpy()))
+    return losses
