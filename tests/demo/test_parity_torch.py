@@ -11,6 +11,7 @@ import itertools
 import numpy as np
 import pytest
 from comparisons.toys import nets as toys
+from comparisons.toys.job import Job
 from helpers.beside_torch import torch, torch_tensor
 from helpers.layouts import COMMON
 from sklearn.datasets import load_digits
@@ -134,3 +135,12 @@ def test_fifty_steps_of_the_demo_give_torchs_losses():
     options = {"lr": task.defaults.lr, "momentum": task.defaults.momentum}
     losses, expected = train(ours, theirs, itertools.islice(epochs, STEPS), **options)
     np.testing.assert_allclose(losses, expected, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("name", toys.TOYS)
+def test_toys_without_kinks_give_torchs_losses_in_float32(name):
+    ours, theirs = (
+        Job(name, library, 8 if name in ("digits", "series") else 1, "float32", 0, smooth=True)
+        for library in ("instnorm", "PyTorch")
+    )
+    np.testing.assert_allclose(ours.losses(STEPS)[0], theirs.losses(STEPS)[0], rtol=1e-5, atol=0)

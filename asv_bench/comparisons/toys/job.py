@@ -19,7 +19,7 @@ class Job:
     The step is what a learner writes: forward, loss, zero_grad, backward, SGD with momentum.
     """
 
-    def __init__(self, name, library, batch_size, dtype, threads):
+    def __init__(self, name, library, batch_size, dtype, threads, smooth=False):
         state = nets.weights(name, dtype)
         batches = nets.batches(name, batch_size, dtype, BATCHES)
         classes = nets.TOYS[name].classes
@@ -32,7 +32,7 @@ class Job:
         if library != "instnorm":
             state = {key: lib.from_numpy(value) for key, value in state.items()}
             batches = [tuple(map(lib.from_numpy, batch)) for batch in batches]
-        self.net = nets.TOYS[name].make(lib)
+        self.net = nets.TOYS[name].make(nets.smooth(lib) if smooth else lib)
         self.net.to(getattr(lib, dtype) if library != "instnorm" else np.dtype(dtype))
         self.net.load_state_dict(state)
         self.loss = lib.nn.MSELoss() if classes is None else lib.nn.CrossEntropyLoss()

@@ -18,6 +18,8 @@ class Result(NamedTuple):
     milliseconds: dict  # by library
     peak: dict  # MiB, by library
     difference: float  # of our losses from PyTorch's, relative
+    rounding: float  # of PyTorch's losses from its own in float64
+    smooth: float  # of our losses from PyTorch's, where the net has no kinks
 
     @property
     def ratio(self):
@@ -37,9 +39,32 @@ def measure(net, batch_size, libraries, options):
     times = _times(workers, options)
     for worker in workers.values():
         worker.close()
-    pairs = zip(losses["instnorm"], losses["PyTorch"], strict=True)
-    difference = max((abs(a - b) / abs(b) for a, b in pairs), default=math.nan)
-    return [Result(net, batch_size, times, peak, difference)]
+    exact = _losses(options, net, "PyTorch", batch_size, "float64")
+    without_kinks = [
+        _losses(options, net, library, batch_size, options.dtype, True)
+        for library in ("instnorm", "PyTorch")
+    ]
+    return [
+        Result(
+            *(net, batch_size, times, peak),
+            difference=_difference(losses["instnorm"], losses["PyTorch"]),
+            rounding=_difference(losses["PyTorch"], exact),
+            smooth=_difference(*without_kinks),
+        )
+    ]
+
+
+def _losses(options, net, library, batch_size, dtype, smooth=False):
+    worker = Worker(Job, net, library, batch_size, dtype, options.threads, smooth)
+    worker.ready()
+    losses, _ = worker.ask("losses", options.steps)
+    worker.close()
+    return losses
+
+
+def _difference(losses, reference):
+    pairs = zip(losses, reference, strict=True)
+    return max((abs(a - b) / abs(b) for a, b in pairs), default=math.nan)
 
 
 def _times(workers, options):

@@ -3,6 +3,7 @@
 `lib` is `instnorm` or `torch`: what a net needs of either has the same name in both.
 """
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -156,6 +157,26 @@ def unet(lib):
     return Net()
 
 
+def smooth(lib):
+    """The library with nothing whose derivative jumps: what a net is made of, without its kinks.
+
+    Rounding that takes an element to the other side of zero in a ReLU, or another winner in a
+    maximum, changes a gradient at once by as much as the element's share of it. Losses of nets that
+    have neither must agree as closely as their arithmetic does.
+    """
+    nn = lib.nn
+
+    class Smooth:
+        ReLU = nn.SiLU
+        MaxPool1d, MaxPool2d, MaxPool3d = nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d
+        LeakyReLU = staticmethod(lambda slope: nn.SiLU())
+
+        def __getattr__(self, name):
+            return getattr(nn, name)
+
+    return SimpleNamespace(nn=Smooth(), cat=lib.cat)
+
+
 TOYS = {
     "digits": Toy(digits, (1, 8, 8), 10),
     "photo": Toy(photo, (3, 64, 64), None),
@@ -169,12 +190,17 @@ def batches(name, batch_size, dtype, count):
     """Inputs and targets of some batches; the same in every process."""
     toy, rng = TOYS[name], np.random.default_rng(0)
     for _ in range(count):
-        inputs = rng.standard_normal((batch_size, *toy.sample)).astype(dtype)
+        inputs = _normal(rng, (batch_size, *toy.sample), dtype)
         if toy.classes is not None:
             yield inputs, rng.integers(toy.classes, size=batch_size)
         else:
             shape = (batch_size, toy.outputs, *toy.sample[1:])
-            yield inputs, rng.standard_normal(shape).astype(dtype)
+            yield inputs, _normal(rng, shape, dtype)
+
+
+def _normal(rng, shape, dtype):
+    """The same numbers in each precision."""
+    return rng.standard_normal(shape).astype(np.float32).astype(dtype)
 
 
 def weights(name, dtype):

@@ -10,7 +10,7 @@ def table(results):
     rows = [
         [
             *("net", "batch", *(f"{name}, ms" for name in libraries), "ours / eager"),
-            *(*(f"{name}, MiB" for name in libraries), "difference"),
+            *(*(f"{name}, MiB" for name in libraries), "difference", "of PyTorch", "smooth"),
         ]
     ]
     rows.append(["---"] + ["---:"] * (len(rows[0]) - 1))
@@ -21,7 +21,7 @@ def table(results):
                 *(f"{r.milliseconds[name]:.2f}" for name in libraries),
                 f"{r.ratio:.2f}",
                 *(f"{r.peak[name]:.0f}" for name in libraries),
-                f"{r.difference:.0e}",
+                *(f"{value:.0e}" for value in (r.difference, r.rounding, r.smooth)),
             ]
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
