@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import builtins
 import functools
+import inspect
 import math
 import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    NamedTuple,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    cast,
+)
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Tensor", "allclose", "equal", "is_tensor", "tensor"]
 
+Options = ParamSpec("Options")
+Result = TypeVar("Result")
 Operand: TypeAlias = "Tensor | npt.NDArray[Any] | float"
 
 
@@ -1469,6 +1481,30 @@ def tensor(
 def is_tensor(obj: object) -> bool:
     """Return whether it is a Tensor."""
     return isinstance(obj, Tensor)
+
+
+def as_function(
+    method: Callable[Concatenate[Tensor, Options], Result],
+) -> Callable[Concatenate[Tensor | npt.NDArray[Any], Options], Result]:
+    """Return the function of the method's name, whose first argument may be an array."""
+
+    @functools.wraps(method)
+    def function(
+        input: Tensor | npt.NDArray[Any], *args: Options.args, **kwargs: Options.kwargs
+    ) -> Result:
+        if not isinstance(input, Tensor):
+            if not isinstance(input, np.ndarray | np.generic):
+                raise TypeError(
+                    f"{method.__name__}: input must be a Tensor or an ndarray, "
+                    f"got {type(input).__name__}"
+                )
+            input = Tensor(input)
+        return method(input, *args, **kwargs)
+
+    itself, *others = inspect.signature(method).parameters.values()
+    signature = inspect.Signature([itself.replace(name="input"), *others])
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    return cast("Callable[Concatenate[Tensor | npt.NDArray[Any], Options], Result]", function)
 
 
 def equal(input: Tensor, other: Tensor) -> bool:

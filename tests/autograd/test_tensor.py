@@ -1041,3 +1041,13 @@ def test_a_tensor_assigned_to_data_is_told_of():
     w.data = tensor([3.0, 4.0])
     with pytest.raises(AttributeError, match=r"assigned to x.data.* write x.data = y.data"):
         w * 2
+
+
+def test_functions_name_their_input_and_take_arrays():
+    array = np.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(instnorm.sum(input=array, dim=1), [3.0, 12.0])
+    np.testing.assert_array_equal(
+        instnorm.maximum(array, Tensor(4 - array)), [[4, 3, 2], [3, 4, 5]]
+    )
+    with pytest.raises(TypeError, match="sum: input must be a Tensor or an ndarray, got list"):
+        instnorm.sum([1.0])
